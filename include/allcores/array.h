@@ -1,0 +1,82 @@
+/* array.h: reductions over typed arrays in memory.
+ *
+ * An array is described as NumPy and the buffer protocol do: a pointer, a type,
+ * a shape and strides in bytes. Nothing is copied.
+ */
+#ifndef ALLCORES_ARRAY_H
+#define ALLCORES_ARRAY_H
+
+#include <allcores/algo.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Element types: X(suffix, C type, type of its sum).
+ * As in NumPy, integers and booleans are summed in 64 bits, wrapping. */
+#define AC_DTYPE_TABLE(X)                                                      \
+  X(BOOL, uint8_t, int64_t)                                                    \
+  X(INT8, int8_t, int64_t)                                                     \
+  X(INT16, int16_t, int64_t)                                                   \
+  X(INT32, int32_t, int64_t)                                                   \
+  X(INT64, int64_t, int64_t)                                                   \
+  X(UINT8, uint8_t, uint64_t)                                                  \
+  X(UINT16, uint16_t, uint64_t)                                                \
+  X(UINT32, uint32_t, uint64_t)                                                \
+  X(UINT64, uint64_t, uint64_t)                                                \
+  X(FLOAT32, float, float)                                                     \
+  X(FLOAT64, double, double)                                                   \
+  X(COMPLEX64, float, float)                                                   \
+  X(COMPLEX128, double, double)
+
+#define AC__DTYPE_ENUM(suffix, type, sum) AC_##suffix,
+typedef enum ac_dtype { AC_DTYPE_TABLE(AC__DTYPE_ENUM) AC_DTYPE_COUNT } ac_dtype;
+#undef AC__DTYPE_ENUM
+
+#define AC_RANK_MAX 64
+
+/** An n-dimensional array in memory, borrowed. */
+typedef struct ac_array {
+  const void *data;              /**< first element; may be unaligned */
+  ac_dtype dtype;                /**< elements in the machine's byte order */
+  int ndim;                      /**< 0 … AC_RANK_MAX; 0 = one element */
+  const int64_t *shape;          /**< ndim extents, each >= 0 */
+  const int64_t *strides_bytes;  /**< ndim strides, of any sign, 0 too; NULL = C
+                                      order */
+} ac_array;
+
+/** A sum, in the type that AC_DTYPE_TABLE gives for the element type. */
+typedef union ac_scalar {
+  int64_t i64;
+  uint64_t u64;
+  float f32;
+  double f64;
+  float c64[2];   /**< real, imaginary */
+  double c128[2]; /**< real, imaginary */
+} ac_scalar;
+
+/** Sum all elements of an array, with the same bits on any number of threads,
+ * vector width and compiler, and for any strides of the same logical array in
+ * C order.
+ *
+ * The tree: the elements in C order (last axis fastest) are cut into leaves of
+ * 1,024; each leaf is summed in V lanes (16 for 8-byte, 32 for 4-byte reals;
+ * element i goes to lane i mod V), the lanes by halving, the leaves pairwise by
+ * index. Error bound: about (log2 n + 64) ulp of sum |x|, after pairwise
+ * summation (Higham, SIAM J. Sci. Comput. 14, 1993). Complex parts are summed
+ * apart. An empty array gives zero; NaN and infinity propagate.
+ *
+ * @param team       Borrowed. NULL = the process's own.
+ * @param array      Borrowed; not written to.
+ * @param site       As in ac_for(). NULL = keyed by element type.
+ * @param ret_sum    Written on success only.
+ * @return AC_OK; AC_E_INVAL for an unknown dtype, a rank over AC_RANK_MAX, a
+ *         negative extent or NULL data with elements; else as ac_reduce().
+ */
+AC_API ac_status ac_sum(ac_team *team, const ac_array *array,
+                        const ac_site *site, ac_scalar *ret_sum);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,121 @@
+/* os.h: the one boundary to the operating system.
+ *
+ * Everything below is declared here and defined in one file per subject and
+ * system (thread_linux.c, futex_linux.c, …). Nothing outside src/os calls the
+ * system directly, so that another system is another set of files.
+ *
+ * Knows nothing of: budgets, teams, loops.
+ */
+#ifndef AC_OS_OS_H
+#define AC_OS_OS_H
+
+#include <allcores/team.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- Clocks (clock_linux.c) -------------------------------------------- */
+
+/** Nanoseconds on a clock that never goes back; the same for all processes. */
+uint64_t ac__clock_ns(void);
+
+/** Processor time of the calling thread, in ns. */
+uint64_t ac__clock_thread_ns(void);
+
+/** The cheapest clock: ticks of constant length that all cores share. The
+ * time-stamp counter where the kernel trusts it, else ac__clock_ns(). */
+uint64_t ac__ticks(void);
+
+/** Length of a tick in ns; measured once, over 1 ms at most. */
+double ac__tick_ns(void);
+
+/* ---- Threads (thread_linux.c) ------------------------------------------ */
+
+typedef struct ac__thread {
+  unsigned long handle;
+} ac__thread;
+
+/** Start a thread with all signals blocked. @return AC_OK; AC_E_OS. */
+ac_status ac__thread_start(ac__thread *ret_thread, size_t stack_bytes,
+                           const char *name, void *(*run)(void *), void *arg);
+void ac__thread_join(ac__thread thread);
+
+/** The kernel's number of the calling thread. */
+int32_t ac__thread_id(void);
+
+/** Processor on which the caller runs; -1 = unknown. A few ns. */
+int ac__cpu_current(void);
+
+/** Leave processor `cpu` for another allowed one, if there is one, without
+ * changing the thread's affinity mask for longer than the move. */
+void ac__cpu_leave(int cpu);
+
+void ac__thread_yield(void);
+
+/** Tell the core that this is a spin loop. */
+static inline void ac__cpu_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("isb" ::: "memory");
+#endif
+}
+
+/* ---- Sleeping and barriers (futex_linux.c) ----------------------------- */
+
+/** Sleep while *word == expected, or until woken, or for timeout_ns (negative =
+ * no limit). Returns at spurious wake-ups too. Private to the process. */
+void ac__futex_wait(const _Atomic uint32_t *word, uint32_t expected,
+                    int64_t timeout_ns);
+void ac__futex_wake(const _Atomic uint32_t *word, int count);
+
+/** True if ac__barrier_heavy() reaches every thread of the process, so that the
+ * other side of a store→load race may do without a fence. Decided once. */
+bool ac__barrier_is_asymmetric(void);
+
+/** Make every running thread of the process pass a full memory barrier; where
+ * the system cannot, a fence of the caller alone. */
+void ac__barrier_heavy(void);
+
+/* ---- Memory (memory_linux.c) ------------------------------------------- */
+
+/** Zeroed memory aligned to a cache line; NULL if refused. ac__free(). */
+void *ac__alloc_lines(size_t size_bytes);
+void ac__free(void *memory);
+
+/** Make or open memory shared between processes. The descriptor is closed on
+ * exec; the mapping outlives it. @return AC_OK; AC_E_OS. */
+ac_status ac__shared_create(const char *name, size_t size_bytes, int *ret_fd,
+                            void **ret_base);
+/** Map memory that process `pid` holds open as descriptor `fd`. Checks that it
+ * has at least size_bytes. */
+ac_status ac__shared_open(int32_t pid, int fd, size_t size_bytes, int *ret_fd,
+                          void **ret_base);
+void ac__shared_close(int fd, void *base, size_t size_bytes);
+
+/* ---- Other threads and processes (proc_linux.c) ------------------------ */
+
+/** What the kernel says of a thread of any process. */
+typedef struct ac__thread_stat {
+  char state;          /**< 'R' running, 'S' sleeping, 'D', 'Z', 'X', … */
+  uint64_t start_time; /**< in clock ticks since boot: tells a reused number */
+  uint64_t cpu_ns;     /**< processor time used (schedstat, else ticks) */
+} ac__thread_stat;
+
+/** @return false if there is no such thread (or it cannot be seen). */
+bool ac__thread_stat_read(int32_t tid, ac__thread_stat *ret_stat);
+
+int32_t ac__process_id(void);
+
+/* ---- Topology (topology_linux.c, cgroup_linux.c) ------------------------ */
+
+/** Fill all fields but user_cap, cores, limit and reason.
+ *
+ * @param root  Prefix of /proc and /sys, "" for the machine itself; a recorded
+ *              tree in tests (then `affinity` is taken from
+ *              <root>/proc/self/status).
+ */
+ac_status ac__topology_read_at(const char *root, ac_topology *ret_topology);
+
+#endif
