@@ -11,7 +11,7 @@
  * length of a tick once it is known.
  * Knows nothing of: what is timed.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include "os/linux.h"
 #include "os/os.h"
 

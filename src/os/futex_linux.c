@@ -14,7 +14,7 @@
  * Invariant: which of the two it is never changes in a process or its children.
  * Knows nothing of: what the words mean.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include "os/os.h"
 
 #include <errno.h>

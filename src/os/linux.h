@@ -46,4 +46,26 @@ size_t ac__affinity_read(ac__cpu_set *ret_set);
  * then being undefined. file_linux.c */
 long ac__file_read(const char *path, char *buffer, size_t size_bytes);
 
+/** The lines of a file, one after the other. No heap: a line that does not fit
+ * is left out. file_linux.c */
+typedef struct ac__lines {
+  int fd; /**< -1 = the file cannot be read */
+  size_t begin, end;
+  bool is_skipping; /**< within a line that does not fit */
+  char buffer[16384];
+} ac__lines;
+
+void ac__lines_open(ac__lines *ret_lines, const char *path);
+/** @return the next line, without its end, valid until the next call; NULL at
+ * the end. */
+char *ac__lines_next(ac__lines *lines);
+void ac__lines_close(ac__lines *lines);
+
+/** The tightest processor quota on the process's cgroups, in processors; 0 =
+ * none. `ret_cgroup` becomes the folder of the one that limits, as the process
+ * sees it, "" if none. cgroup_linux.c
+ *
+ * @param root  As for ac__topology_read_at(). */
+double ac__cgroup_quota(const char *root, char *ret_cgroup, size_t size_bytes);
+
 #endif

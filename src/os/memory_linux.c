@@ -8,7 +8,7 @@
  *
  * Knows nothing of: what lies in the memory.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include "base/status.h"
 #include "os/os.h"
 

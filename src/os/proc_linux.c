@@ -6,7 +6,7 @@
  *
  * Knows nothing of: why one asks.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include "os/linux.h"
 #include "os/os.h"
 

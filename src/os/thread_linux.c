@@ -6,7 +6,7 @@
  *
  * Knows nothing of: what threads run, who may have how many.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include "base/status.h"
 #include "os/linux.h"
 #include "os/os.h"
