@@ -21,7 +21,7 @@ quiet = log=build/$(1).log; mkdir -p build; \
   $(2) >$$log 2>&1 || { cat $$log; exit 1; }
 
 .PHONY: help run test build bench asan tsan clang fuzz docs lint format \
-  clean  test-pythons c-tests FORCE
+  clean test-pythons FORCE
 
 help:
 	@echo 'make run            the tour: each capability on real work'
@@ -101,7 +101,7 @@ test-pythons: $(VENV)/.tools-build
 bench: build $(VENV)/.tools-test
 	@$(BIN)/python bench/run.py $(ONLY)
 
-# gcc's leak checker stops at nothing but says nothing of where: symbols on.
+# The C tests alone: the sanitizers see the library, not the interpreter.
 asan: export ASAN_OPTIONS := halt_on_error=1:detect_leaks=1:exitcode=66
 asan: export UBSAN_OPTIONS := halt_on_error=1:print_stacktrace=1:exitcode=66
 asan: build/asan/build.ninja
