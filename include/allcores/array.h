@@ -60,18 +60,26 @@ typedef union ac_scalar {
  * C order.
  *
  * The tree: the elements in C order (last axis fastest) are cut into leaves of
- * 1,024; each leaf is summed in V lanes (16 for 8-byte, 32 for 4-byte reals;
- * element i goes to lane i mod V), the lanes by halving, the leaves pairwise by
- * index. Error bound: about (log2 n + 64) ulp of sum |x|, after pairwise
- * summation (Higham, SIAM J. Sci. Comput. 14, 1993). Complex parts are summed
- * apart. An empty array gives zero; NaN and infinity propagate.
+ * 1,024; each leaf is summed in V lanes (float64 16, float32 32; complex128 8
+ * and complex64 16 for each part; element i of a leaf goes to lane i mod V), the
+ * lanes by halving, the leaves pairwise by index. Error bound, of each part and
+ * to first order: (log2 n + 64) u sum |x|, for complex (log2 n + 128) u sum |x|,
+ * with u half an ulp of 1 in the type of the sum, after pairwise summation
+ * (Higham, SIAM J. Sci. Comput. 14, 1993). Integers have no order; each nonzero
+ * boolean counts one. An empty array gives zero, and so do negative zeros alone;
+ * NaN and infinity propagate, NaN as the positive quiet one.
+ *
+ * An array that does not lie in C order in memory is read in C order all the
+ * same: a transposed one of floats costs a jump an element.
  *
  * @param team       Borrowed. NULL = the process's own.
  * @param array      Borrowed; not written to.
- * @param site       As in ac_for(). NULL = keyed by element type.
+ * @param site       As in ac_for(). NULL = keyed by element type, and by
+ *                   whether the array lies in one piece.
  * @param ret_sum    Written on success only.
  * @return AC_OK; AC_E_INVAL for an unknown dtype, a rank over AC_RANK_MAX, a
- *         negative extent or NULL data with elements; else as ac_reduce().
+ *         negative extent, over 2^58 elements or NULL data with elements; else
+ *         as ac_reduce().
  */
 AC_API ac_status ac_sum(ac_team *team, const ac_array *array,
                         const ac_site *site, ac_scalar *ret_sum);
