@@ -62,7 +62,7 @@ static inline bool check_that(bool holds, const char *text, const char *file,
 static inline bool check_equal(long long got, long long want, const char *text,
                                const char *file, int line) {
   if (got != want)
-    printf("%s:%d: %s is %lld, not %lld\n", file, line, text, got, want);
+    printf("  %s is %lld, should be %lld\n", text, got, want);
   return check_that(got == want, text, file, line);
 }
 

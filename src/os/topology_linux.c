@@ -223,7 +223,7 @@ static int64_t parse_size(const char *text) {
   int shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
   if (shift > 0)
     end++;
-  if ((*end != '\n' && *end != '\0') || size > (INT64_MAX >> shift))
+  if ((*end != '\n' && *end != '\0') || size > (UINT64_MAX >> 1 >> shift))
     return 0;
   return (int64_t)(size << shift);
 }
