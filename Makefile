@@ -65,8 +65,8 @@ build/package.list: FORCE
 $(VENV)/.package: build/package.list $(package_files) $(VENV)/.tools-build
 	@echo 'building and installing the package'
 	@[ $(VENV)/.made -ot build/wheel ] || rm -rf build/wheel
-	@$(PIP) install --quiet --no-build-isolation --no-deps --force-reinstall \
-	  --config-settings=build-dir=build/wheel .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --no-build-isolation \
+	  --no-deps --force-reinstall --config-settings=build-dir=build/wheel .
 	@touch $@
 
 # The C library, the command, the examples and the tests. Meson does the rest:

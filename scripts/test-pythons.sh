@@ -15,8 +15,9 @@ for python; do
   if ! "$dir/venv/bin/python" -m pip install --quiet \
     --disable-pip-version-check -r scripts/tools-build.txt \
     -r scripts/tools-test.txt ||
-    ! "$dir/venv/bin/python" -m pip install --quiet --no-build-isolation \
-      --no-deps --force-reinstall --disable-pip-version-check \
+    ! PATH="$PWD/$dir/venv/bin:$PATH" "$dir/venv/bin/python" -m pip install \
+      --quiet --no-build-isolation --no-deps --force-reinstall \
+      --disable-pip-version-check \
       --config-settings=build-dir="$dir/wheel" .
   then
     echo "the package cannot be installed with Python $version" >&2

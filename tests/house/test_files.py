@@ -17,8 +17,12 @@ def functions(text: str) -> list[tuple[str, int, int]]:
     A body is a brace at depth 0 that closes a parameter list. A heuristic: the
     code is clang-format's, so an odd macro may hide a function, not invent one.
     """
-    code = re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", _blank, without_comments(text),
-                  flags=re.MULTILINE)
+    code = re.sub(
+        r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*",
+        _blank,
+        without_comments(text),
+        flags=re.MULTILINE,
+    )
     code = re.sub(r'extern ""\s*\{', "", code)
     found, depth, head_start, start = [], 0, 0, None
     for match in re.finditer(r"[{};]", code):
@@ -69,7 +73,8 @@ def test_no_function_is_over_120_lines_without_a_reason():
 
 def test_functions_are_found_and_measured():
     text = "/* f() { */\nstatic int f(int a,\n  int b) {\n  if (a) {\n  }\n}\n"
-    text += 'int t[] = {1, 2};\nstruct s {\n  int (*f)(int);\n};\nint g(void) { return "{"[0]; }\n'
+    text += "int t[] = {1, 2};\nstruct s {\n  int (*f)(int);\n};\n"
+    text += 'int g(void) { return "{"[0]; }\n'
     assert functions(text) == [("f", 3, 4), ("g", 11, 1)]
 
 
