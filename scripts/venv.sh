@@ -65,6 +65,8 @@ version=$(echo "$facts" | sed -n 1p)
     "with $(install python3.10 python3.10) and set PYTHON=python3.10."
 base=$(echo "$facts" | sed -n 3p)
 headers=$(echo "$facts" | sed -n 4p)
+package=python$version # as the system names it
+[ "$python" != python3 ] || package=python3
 
 if [ -f "$dir/.made" ] && [ "$(cat "$dir/.made")" = "$(pwd)" ] &&
   [ "$("$dir/bin/python" -c "$describe" 2>/dev/null | sed -n 3p)" = "$base" ]
@@ -78,11 +80,11 @@ int main(void) { return puts("") < 0; }' ||
     "with: $(install "gcc libc6-dev" "gcc glibc-devel")"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
   fail "Python $version has no venv module; install it with:" \
-    "$(install "python$version-venv" python3-libs)"
+    "$(install "$package-venv" python3-libs)"
 compiles '#include <Python.h>
 int main(void) { return 0; }' -I"$headers" ||
   fail "Python $version has no C headers (Python.h); install them with:" \
-    "$(install "python$version-dev" python3-devel)"
+    "$(install "$package-dev" python3-devel)"
 
 echo "making $dir with Python $version"
 rm -rf "$dir"
