@@ -6,10 +6,16 @@
  * shrinking, so that no peer can cause one either. It is found through
  * /proc/<pid>/fd of a process that holds it open.
  *
+ * The kernel does not refuse a reservation larger than memory: it reserves
+ * until there is none left and then kills processes. So the size is held
+ * against what the kernel says is available first. The memory limit of a cgroup
+ * is not looked at: who takes a large part of memory must do that.
+ *
  * Knows nothing of: what lies in the memory.
  */
 #define _GNU_SOURCE 1
 #include "base/status.h"
+#include "os/linux.h"
 #include "os/os.h"
 
 #include <errno.h>
@@ -18,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -56,9 +63,38 @@ static int make_memfd(const char *name) {
   return (int)fd;
 }
 
+/* Bytes that can be taken without swapping; of kernels before 3.14, which do
+ * not say, those that are free. */
+static uint64_t available_bytes(void) {
+  static const char key[] = "\nMemAvailable:";
+  char text[4096];
+  if (ac__file_read("/proc/meminfo", text, sizeof text) > 0) {
+    const char *line = strstr(text, key);
+    if (line != NULL)
+      return (uint64_t)strtoull(line + sizeof key - 1, NULL, 10) * 1024;
+  }
+  long pages = sysconf(_SC_AVPHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+  return pages > 0 ? (uint64_t)pages * (uint64_t)page_bytes : 0;
+}
+
+/* Whether that much may be asked for; errno. Beyond the limit on a file's size
+ * the kernel would send a signal. */
+static bool may_reserve(size_t size_bytes) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && size_bytes > limit.rlim_cur)
+    errno = EFBIG;
+  else if (size_bytes > available_bytes())
+    errno = ENOMEM;
+  else
+    return true;
+  return false;
+}
+
 /* Give the file its size and its pages. @return whether it was had; errno. */
 static bool reserve(int fd, size_t size_bytes) {
   int error;
+  if (!may_reserve(size_bytes))
+    return false;
   do
     error = fallocate(fd, 0, 0, (off_t)size_bytes);
   while (error != 0 && errno == EINTR);
