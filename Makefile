@@ -114,8 +114,7 @@ tsan: export TSAN_OPTIONS := halt_on_error=1:second_deadlock_stack=1:exitcode=66
 tsan: build/tsan/build.ninja
 	@$(call quiet,compile-tsan,$(MESON) compile -C build/tsan)
 	@$(BIN)/python scripts/test.py --c build/tsan --timeout-multiplier 8 \
-	  --no-suite fork \
-	  $$(setarch -R true 2>/dev/null && echo '--wrapper=setarch -R')
+	  --no-suite fork --fixed-addresses
 
 # The other compiler: its warnings, and the same answers.
 clang: export CC := clang

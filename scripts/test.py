@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run the C tests and the Python tests, and add up their totals.
 
-    test.py --c BUILD_DIR [--no-suite NAME] [--wrapper "COMMAND"]
+    test.py --c BUILD_DIR [--no-suite NAME] [--fixed-addresses]
             --python PYTHON [--jobs N] [PATH ...]
 
 Either part may be left out. C tests run by `meson test`, Python tests by pytest
@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,7 @@ class Totals:
 
 def add_c_test(totals: Totals, record: dict) -> None:
     """Add one program's totals; a program that ends without any is a failure."""
-    name, output = record["name"], record.get("stdout", "")
+    name, output = record["name"].rpartition(":")[2], record.get("stdout", "")
     found = TOTALS.findall(output)
     for skip in SKIPPED.findall(output):
         totals.skips.append(f"{name}: {skip}")
@@ -66,6 +67,14 @@ def add_c_test(totals: Totals, record: dict) -> None:
         totals.passed += 1
 
 
+def can_fix_addresses() -> bool:
+    """Return whether a program can be run without random addresses."""
+    if shutil.which("setarch") is None:
+        return False
+    probe = ["setarch", "-R", "true"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
 def run_c(totals: Totals, options: argparse.Namespace) -> None:
     meson = Path(sys.executable).with_name("meson")
     log = Path(options.c, "meson-logs", "testlog.json")
@@ -75,8 +84,8 @@ def run_c(totals: Totals, options: argparse.Namespace) -> None:
     command += ["--timeout-multiplier", str(options.timeout_multiplier)]
     for suite in options.no_suite:
         command += ["--no-suite", suite]
-    if options.wrapper:
-        command += ["--wrapper", options.wrapper]
+    if options.fixed_addresses and can_fix_addresses():
+        command = ["setarch", "-R", *command]  # inherited by the tests
     status = subprocess.run(command, check=False).returncode
     before = totals.failed
     if log.exists():
@@ -114,7 +123,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--c", metavar="BUILD_DIR")
     parser.add_argument("--no-suite", action="append", default=[])
-    parser.add_argument("--wrapper")
+    parser.add_argument("--fixed-addresses", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--timeout-multiplier", type=float, default=1)
     parser.add_argument("--python", metavar="PYTHON")
