@@ -1,0 +1,87 @@
+"""What the benchmark runs on, and who else uses it meanwhile.
+
+Knows nothing of: players, rows, goals.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from pathlib import Path
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def cores() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def describe() -> dict[str, object]:
+    """Return the machine's processor, cores, memory and kernel."""
+    text = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": model.group(1) if model else platform.processor(),
+        "architecture": platform.machine(),
+        "cores": cores(),
+        "memory_gb": round(memory / 2**30, 1),
+        "virtual": bool(re.search(r"^flags.*\bhypervisor\b", text, re.MULTILINE)),
+        "kernel": platform.release(),
+    }
+
+
+def _busy_s() -> float:
+    """Processor time that everybody used since boot, stolen time included."""
+    with open("/proc/stat") as stat:
+        user, nice, system, _, _, irq, softirq, steal = map(
+            int, stat.readline().split()[1:9]
+        )
+    return TICK_S * (user + nice + system + irq + softirq + steal)
+
+
+def process_cpu_s(pid: int) -> float:
+    """Return the processor time of a process, its ended threads included."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return TICK_S * (int(user) + int(system))
+
+
+def threads_cpu_ns(pid: int) -> int:
+    """Return the processor time of a process's living threads, to the ns."""
+    total = 0
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        try:
+            total += int(thread.read_text().split()[0])
+        except (OSError, IndexError):  # the thread has just ended
+            pass
+    return total
+
+
+class Others:
+    """What programs other than ours use of the cores, from now on.
+
+    Parameters
+    ----------
+    pids : list of int
+        Children that run throughout; they and this process are not "others".
+    """
+
+    def __init__(self, pids: list[int]) -> None:
+        self._pids = pids
+        self._start = self._read()
+
+    def _read(self) -> tuple[float, float, float]:
+        own = sum(os.times()[:4]) + sum(map(process_cpu_s, self._pids))
+        return time.monotonic(), _busy_s(), own
+
+    def cores(self) -> float:
+        """Return how many cores the others have used, on average."""
+        wall, busy, own = (b - a for a, b in zip(self._start, self._read()))
+        return max(0.0, (busy - own) / wall) if wall > 0 else 0.0
