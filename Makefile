@@ -35,7 +35,7 @@ help:
 	@echo 'make test-pythons   Python tests with each Python from 3.10 to 3.13 found'
 	@echo 'make docs           the documentation as HTML in build/site'
 	@echo 'make lint           clang-format and ruff, changing nothing; format: do it'
-	@echo 'make clean          remove build and .venv'
+	@echo 'make clean          remove all that was made'
 
 # ---- What the other targets stand on -----------------------------------------
 
@@ -98,7 +98,7 @@ test: build $(VENV)/.tools-test
 test-pythons: $(VENV)/.tools-build
 	@scripts/test-pythons.sh $(shell scripts/pythons.sh $(PYTHONS))
 
-bench: build $(VENV)/.tools-test
+bench: release
 	@$(BIN)/python bench/run.py $(ONLY)
 
 # The C tests alone: the sanitizers see the library, not the interpreter.
@@ -141,4 +141,4 @@ format: $(VENV)/.tools-lint
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf build $(VENV)
+	rm -rf build $(VENV) .bench-venv

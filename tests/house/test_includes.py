@@ -121,7 +121,7 @@ def test_every_file_opens_with_a_comment_that_says_what_it_is():
     silent = [
         name(path)
         for path in c_files("src", "include", "cli", "python", "examples", "bench")
-        if len(top_comment(path.read_text("utf-8"))) < 20
+        if len(top_comment(path.read_text("utf-8"))) < 10
     ]
     assert not silent, f"no opening block comment: {silent}"
 
