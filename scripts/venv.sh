@@ -24,11 +24,11 @@ install() {
   fi
 }
 
-# The interpreter's own file, with version and the directory of its headers.
-describe='import sys, sysconfig
+# Version, whether it will do, where it is installed, where its headers are.
+describe='import os, sys, sysconfig
 print("%d.%d" % sys.version_info[:2])
 print(sys.version_info >= (3, 10))
-print(getattr(sys, "_base_executable", "") or sys.executable)
+print(os.path.realpath(sys.base_prefix), sys.version_info[:3])
 print(sysconfig.get_paths()["include"])'
 
 probe=$(mktemp -d) || fail "no temporary directory can be made; set TMPDIR."
