@@ -5,6 +5,7 @@ Knows nothing of: players, rows, goals.
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
 import re
@@ -64,8 +65,25 @@ def threads_cpu_ns(pid: int) -> int:
     return total
 
 
+def _other_threads_ns(pids: set[int]) -> dict[str, int]:
+    """Processor time of every living thread of other processes, to the ns."""
+    used = {}
+    for path in glob.iglob("/proc/[0-9]*/task/[0-9]*/schedstat"):
+        if int(path.split("/")[2]) not in pids:
+            try:
+                with open(path) as schedstat:
+                    used[path] = int(schedstat.read().split()[0])
+            except (OSError, IndexError):  # the thread has just ended
+                pass
+    return used
+
+
 class Others:
     """What programs other than ours use of the cores, from now on.
+
+    Two accounts are kept and the larger counts. The threads that live are summed
+    to the ns. Those that come and go in between show in the busy time of the
+    whole machine less our own; the kernel samples that, so it is coarse.
 
     Parameters
     ----------
@@ -76,6 +94,7 @@ class Others:
     def __init__(self, pids: list[int]) -> None:
         self._pids = pids
         self._start = self._read()
+        self._threads = _other_threads_ns({*pids, os.getpid()})
 
     def _read(self) -> tuple[float, float, float]:
         own = sum(os.times()[:4]) + sum(map(process_cpu_s, self._pids))
@@ -83,5 +102,9 @@ class Others:
 
     def cores(self) -> float:
         """Return how many cores the others have used, on average."""
-        wall, busy, own = (b - a for a, b in zip(self._start, self._read()))
-        return max(0.0, (busy - own) / wall) if wall > 0 else 0.0
+        threads = _other_threads_ns({*self._pids, os.getpid()})
+        living_s = 1e-9 * sum(
+            ns - self._threads.get(path, 0) for path, ns in threads.items()
+        )
+        wall_s, busy_s, own_s = (b - a for a, b in zip(self._start, self._read()))
+        return max(0.0, busy_s - own_s, living_s) / wall_s
