@@ -61,12 +61,12 @@ typedef union ac_scalar {
  *
  * The tree: the elements in C order (last axis fastest) are cut into leaves of
  * 1,024; each leaf is summed in V lanes (float64 16, float32 32; complex128 8
- * and complex64 16 for each part; element i of a leaf goes to lane i mod V), the
- * lanes by halving, the leaves pairwise by index. Error bound, of each part and
- * to first order: (log2 n + 64) u sum |x|, for complex (log2 n + 128) u sum |x|,
- * with u half an ulp of 1 in the type of the sum, after pairwise summation
+ * and complex64 16 for each part; element i of a leaf goes to lane i mod V),
+ * the lanes by halving, the leaves pairwise by index. Error bound, of each part
+ * and to first order: (log2 n + 64) u sum |x|, for complex (log2 n + 128) u sum
+ * |x|, with u half an ulp of 1 in the type of the sum, after pairwise summation
  * (Higham, SIAM J. Sci. Comput. 14, 1993). Integers have no order; each nonzero
- * boolean counts one. An empty array gives zero, and so do negative zeros alone;
+ * boolean counts one. An empty array gives zero, as do negative zeros alone;
  * NaN and infinity propagate, NaN as the positive quiet one.
  *
  * An array that does not lie in C order in memory is read in C order all the

@@ -216,6 +216,23 @@ def test_programs_started_after_the_first_sum_share_the_ledger(run_python):
     assert run_python(script, env=env) == "0 True \n"
 
 
+def test_a_forked_child_tells_its_own_programs_of_the_ledger(run_python):
+    script = """
+        import os
+        import allcores as ac
+        ac.sum(bytes(100_000))
+        text = os.environ["ALLCORES_LEDGER"]
+        pid = os.fork()
+        if pid == 0:
+            ac.sum(bytes(100_000))
+            mine = os.environ["ALLCORES_LEDGER"]
+            good = mine != text and mine == ac.budget._core.ledger_export()
+            os._exit(0 if good else 1)
+        print(os.waitpid(pid, 0)[1], os.environ["ALLCORES_LEDGER"] == text)
+    """
+    assert run_python(script) == "0 True\n"
+
+
 def test_the_end_of_the_interpreter_is_quiet(run_python):
     script = """
         import atexit, allcores as ac, threading
