@@ -1,0 +1,636 @@
+/* loop.c: the engine under every loop.
+ *
+ * A loop is a number of units, each run once. It has parts, one for each thread
+ * that may take part: a part is the units that its thread has still to run, two
+ * numbers in one word. A member claims chunks at the front of its own part;
+ * when that is empty it takes the upper half of another's (the range stealing of
+ * Intel's and LLVM's OpenMP runtimes, "static_steal"). So a thread that comes
+ * late, or leaves, or is slow, delays nothing but the chunk that it runs.
+ *
+ * Members come in three ways: as owner; by mail, to idle helpers when the loop
+ * begins (spread, as a tree); and by a ticket that lies in a member's deque
+ * while units are left: a thief of the ticket joins. While any thread of the
+ * team is idle and units are left, a ticket is there for it, renewed at chunk
+ * borders; this is how a loop widens in mid-flight, and how inner loops take the
+ * cores that the outer loop no longer needs.
+ *
+ * A chunk is as many units as take about 2 µs by the last chunk's time, at least
+ * one. Short loops (AWAKE) skip all this: each helper is handed a fixed piece in
+ * its mailbox and the caller takes back what nobody has begun.
+ *
+ * Invariants
+ *  - `pending` counts members other than the owner, mails and tickets out; the
+ *    loop's memory lives until it is zero.
+ *  - A unit is in one part or in one member's hands; it is run once, or left out
+ *    if the region is cancelled.
+ *  - Nothing here allocates: parts lie on the owner's stack.
+ *
+ * Knows nothing of: what a unit is.
+ */
+#include "algo/loop.h"
+#include "algo/cost.h"
+#include "base/status.h"
+#include "team/pending.h"
+#include "team/team.h"
+
+enum {
+  CHUNK_NS = 2000,
+  CHUNK_ALONE_NS = 20000,  /* nobody may join: borders are for polling only */
+  BORDER_NS = 50000,       /* between two full looks at budget and poll */
+  WAKE_WORK_NS = 10000,    /* work that justifies waking one more helper */
+  QUIET_NS = 25000,        /* a loop shorter than that wakes nobody */
+  LAG_NS = 150,            /* until a mailed helper begins */
+  PIECE_NS = 400,          /* least work handed to a helper that is awake */
+  PIECES_MAX = 8,
+  PART_NS = 1000,          /* least work for which a thread is counted on */
+  INVITATIONS_MAX = 12     /* halvings of the widest team */
+};
+
+/* The units left to one member: next in the low half, end in the high. */
+typedef struct part {
+  alignas(AC__LINE) _Atomic uint64_t range;
+  _Atomic(ac_worker *) worker; /* who is here now; NULL = nobody */
+  _Atomic int64_t base;        /* its bottom when it came */
+} part;
+
+typedef struct loop {
+  ac__job ticket; /* first: a thief gets its address */
+  ac__region region;
+  const ac__work *work;
+  const ac__plan *plan;
+  part *parts;
+  double unit_ns; /* expected; 0 = unknown */
+  bool is_quiet;  /* its tickets wake nobody */
+  alignas(AC__LINE) ac__pending pending;
+  _Atomic uint64_t busy;    /* ticks that all chunks took, of those who left */
+  _Atomic uint32_t members; /* that ever came, beside the owner */
+  _Atomic int32_t high;     /* parts [0, high) may hold units */
+  _Atomic uint64_t used[AC__WIDTH_MAX / 64]; /* bit i: part i has a member */
+} loop;
+
+/* ---- Parts ------------------------------------------------------------------ */
+
+static uint64_t pack(uint32_t next, uint32_t end) {
+  return (uint64_t)end << 32 | next;
+}
+static uint32_t next_of(uint64_t range) { return (uint32_t)range; }
+static uint32_t end_of(uint64_t range) { return (uint32_t)(range >> 32); }
+
+/* Claim up to `most` units at the front of a part. */
+static bool claim(part *own, uint32_t most, uint32_t *ret_first,
+                  uint32_t *ret_last) {
+  /* relaxed: units carry no data; the region's join orders what bodies write */
+  uint64_t range = atomic_load_explicit(&own->range, memory_order_relaxed);
+  for (;;) {
+    uint32_t next = next_of(range);
+    uint32_t end = end_of(range);
+    if (next >= end)
+      return false;
+    uint32_t last = end - next > most ? next + most : end;
+    if (atomic_compare_exchange_weak_explicit(&own->range, &range,
+                                              pack(last, end),
+                                              memory_order_relaxed,
+                                              memory_order_relaxed)) {
+      *ret_first = next;
+      *ret_last = last;
+      return true;
+    }
+  }
+}
+
+/* Take the upper half of some other part into `own`, which is empty. */
+static bool split(loop *loop, part *own, ac_worker *worker) {
+  int32_t high = atomic_load_explicit(&loop->high, memory_order_relaxed);
+  int32_t self = (int32_t)(own - loop->parts);
+  for (int32_t i = 1; i < high; i++) {
+    part *other = &loop->parts[(self + i) % high];
+    uint64_t range = atomic_load_explicit(&other->range, memory_order_relaxed);
+    while (next_of(range) < end_of(range)) {
+      uint32_t end = end_of(range);
+      uint32_t middle = next_of(range) + (end - next_of(range)) / 2;
+      /* relaxed: as in claim() */
+      if (atomic_compare_exchange_weak_explicit(&other->range, &range,
+                                                pack(next_of(range), middle),
+                                                memory_order_relaxed,
+                                                memory_order_relaxed)) {
+        atomic_store_explicit(&own->range, pack(middle, end),
+                              memory_order_relaxed);
+        AC__COUNT(worker, splits);
+        AC__COUNT_N(worker, shared_writes, 2);
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+/* ---- Members ------------------------------------------------------------------ */
+
+/* Take an index, `wish` if it is free; -1 if all are taken. */
+static int32_t take_index(loop *loop, int32_t wish) {
+  int32_t width = loop->region.width;
+  if (wish >= width)
+    wish = wish % width;
+  for (int32_t i = 0; i < (width + 63) / 64 + 1; i++) {
+    int32_t word = i == 0 ? wish / 64 : i - 1;
+    uint64_t all = width - word * 64 >= 64
+                       ? ~UINT64_C(0)
+                       : (UINT64_C(1) << (width - word * 64)) - 1;
+    uint64_t used = atomic_load_explicit(&loop->used[word],
+                                         memory_order_relaxed);
+    while ((used & all) != all) {
+      uint64_t bit = i == 0 ? UINT64_C(1) << (wish % 64) : ~used & (used + 1);
+      if (i == 0 && (used & bit))
+        break;
+      /* acquire: pairs with the release in drop_index(): the last member there
+       * has done with its part */
+      if (atomic_compare_exchange_weak_explicit(&loop->used[word], &used,
+                                                used | bit,
+                                                memory_order_acquire,
+                                                memory_order_relaxed))
+        return word * 64 + __builtin_ctzll(bit);
+    }
+  }
+  return -1;
+}
+
+static void drop_index(loop *loop, int32_t index) {
+  /* release: pairs with the acquire in take_index() */
+  atomic_fetch_and_explicit(&loop->used[index / 64],
+                            ~(UINT64_C(1) << (index % 64)),
+                            memory_order_release);
+}
+
+static void raise_high(loop *loop, int32_t index) {
+  int32_t high = atomic_load_explicit(&loop->high, memory_order_relaxed);
+  while (high <= index &&
+         !atomic_compare_exchange_weak_explicit(&loop->high, &high, index + 1,
+                                                memory_order_relaxed,
+                                                memory_order_relaxed)) {
+  }
+}
+
+/* What one member keeps while it takes part. */
+typedef struct member {
+  loop *loop;
+  ac_worker *worker;
+  part *own;
+  int64_t ticket;       /* index of its ticket in its deque; -1 = none */
+  uint32_t chunk;       /* units */
+  uint64_t border;      /* ticks of the last full look */
+  uint64_t busy;        /* ticks that its chunks took */
+  int32_t invitation_count;
+  ac__invitation invitations[INVITATIONS_MAX];
+} member;
+
+static void join_by_mail(const ac__mail *mail, ac_worker *worker);
+
+/* Hand the loop to idle helpers with numbers in [first, last): to one at the
+ * middle, which is to hand it to those above, then the lower half likewise. */
+static void spread(member *member, int32_t first, int32_t last) {
+  loop *loop = member->loop;
+  ac__mail mail = {.run = join_by_mail,
+                   .subject = loop,
+                   .cpu = ac__cpu_current()};
+  while (first < last && member->invitation_count < INVITATIONS_MAX) {
+    int32_t middle = first + (last - first) / 2;
+    ac__invitation *invitation = &member->invitations[member->invitation_count];
+    mail.last = last;
+    ac__pending_add(&loop->pending, 1);
+    AC__COUNT(member->worker, shared_writes);
+    if (ac__team_invite(member->worker, &mail, middle, last, AC__REACH_ASLEEP,
+                        invitation)) {
+      member->invitation_count++;
+    } else {
+      /* relaxed: we hold the loop; the count cannot reach zero */
+      atomic_fetch_sub_explicit(&loop->pending, 1, memory_order_relaxed);
+      AC__COUNT(member->worker, shared_writes);
+    }
+    last = middle;
+  }
+}
+
+/* Keep a ticket in the deque while units are left for others. */
+static void offer(member *member) {
+  loop *loop = member->loop;
+  if (member->ticket >= 0 &&
+      !ac__job_is_gone(member->worker, member->ticket))
+    return;
+  member->ticket = -1;
+  if (loop->region.width == 1)
+    return;
+  int64_t bottom = member->worker->head.bottom;
+  ac__pending_add(&loop->pending, 1);
+  AC__COUNT(member->worker, shared_writes);
+  if (ac__job_push(member->worker, &loop->ticket, loop->is_quiet)) {
+    member->ticket = bottom;
+    return;
+  }
+  /* relaxed: as in spread() */
+  atomic_fetch_sub_explicit(&loop->pending, 1, memory_order_relaxed);
+}
+
+/* Take back what nobody has accepted. */
+static void withdraw(member *member) {
+  uint32_t unused = 0;
+  if (member->ticket >= 0 && ac__job_take(member->worker))
+    unused++;
+  for (int32_t i = 0; i < member->invitation_count; i++)
+    if (ac__team_uninvite(member->worker, &member->invitations[i]))
+      unused++;
+  if (unused == 0)
+    return;
+  /* relaxed: as in spread() */
+  atomic_fetch_sub_explicit(&member->loop->pending, unused,
+                            memory_order_relaxed);
+  AC__COUNT(member->worker, shared_writes);
+}
+
+/* Between two chunks. `elapsed` and `now` are ticks. */
+static bool goes_on(member *member, uint32_t ran, uint64_t elapsed,
+                    uint64_t now, double tick_ns) {
+  loop *loop = member->loop;
+  double target_ns = loop->region.width == 1 ? CHUNK_ALONE_NS : CHUNK_NS;
+  double ns = (double)elapsed * tick_ns;
+  if (ns < target_ns / 2) {
+    if (member->chunk < UINT32_MAX / 2 && ran == member->chunk)
+      member->chunk *= 2;
+  } else if (ns > target_ns * 2 && member->chunk > 1) {
+    double fit = (double)ran * target_ns / ns;
+    member->chunk = fit < 1 ? 1 : (uint32_t)fit;
+  }
+  if ((double)(now - member->border) * tick_ns >= BORDER_NS) {
+    member->border = now;
+    return ac__border(member->worker) == AC__GO_ON;
+  }
+  return ac__frame_status(member->worker->frame) == AC_OK;
+}
+
+/* Run units until none are left, or the region is cancelled, or the core is
+ * wanted elsewhere. */
+static void run_units(member *member) {
+  loop *loop = member->loop;
+  const ac__work *work = loop->work;
+  double tick_ns = ac__tick_ns();
+  uint64_t now = ac__ticks();
+  member->border = now;
+  do {
+    uint32_t first;
+    uint32_t last;
+    while (claim(member->own, member->chunk, &first, &last)) {
+      if (last < end_of(atomic_load_explicit(&member->own->range,
+                                             memory_order_relaxed)))
+        offer(member);
+      ac_status status = work->run((ac_range){first, last}, work->ctx);
+      uint64_t then = now;
+      now = ac__ticks();
+      member->busy += now - then;
+      if (status != AC_OK)
+        ac__region_fail(&loop->region, status);
+      if (!goes_on(member, last - first, now - then, now, tick_ns))
+        return;
+    }
+  } while (split(loop, member->own, member->worker));
+}
+
+static uint32_t first_chunk(const loop *loop) {
+  double most = loop->region.width == 1 ? CHUNK_ALONE_NS : CHUNK_NS;
+  if (loop->unit_ns == 0)
+    return 1;
+  double units = most / loop->unit_ns;
+  return units < 1 ? 1 : units > 1e9 ? 1000000000 : (uint32_t)units;
+}
+
+/* Take part with the given index; helpers [first, last) are to be invited. */
+static void take_part(loop *loop, ac_worker *worker, int32_t index,
+                      int32_t first, int32_t last) {
+  bool is_owner = worker == loop->region.owner;
+  member member = {.loop = loop,
+                   .worker = worker,
+                   .own = &loop->parts[index],
+                   .ticket = -1,
+                   .chunk = first_chunk(loop)};
+  ac__frame frame;
+  ac__frame_push(worker, &frame, &loop->region,
+                 is_owner ? NULL : loop->region.owner, index);
+  if (!is_owner) {
+    /* relaxed: hints for the owner's help() */
+    atomic_store_explicit(&member.own->base, worker->head.bottom,
+                          memory_order_relaxed);
+    /* release: who sees the worker sees its base */
+    atomic_store_explicit(&member.own->worker, worker, memory_order_release);
+    /* relaxed: an owner already blocked did not know of us */
+    if (atomic_load_explicit(&loop->region.owner->sleep,
+                             memory_order_relaxed) == AC__BLOCKED)
+      ac__make_hungry(worker);
+  }
+  spread(&member, first, last);
+  run_units(&member);
+  withdraw(&member);
+  /* relaxed: for the cost alone, read after the join */
+  atomic_fetch_add_explicit(&loop->busy, member.busy, memory_order_relaxed);
+  if (!is_owner)
+    atomic_store_explicit(&member.own->worker, NULL, memory_order_relaxed);
+  ac__frame_pop(worker, &frame);
+}
+
+/* Join as a member that came from outside, and leave again. */
+static void join(loop *loop, ac_worker *worker, int32_t first, int32_t last) {
+  ac_worker *owner = loop->region.owner;
+  int32_t index = take_index(loop, worker->number);
+  AC__COUNT_N(worker, shared_writes, 5);
+  if (index >= 0) {
+    raise_high(loop, index);
+    /* relaxed: for the cost alone */
+    atomic_fetch_add_explicit(&loop->members, 1, memory_order_relaxed);
+    take_part(loop, worker, index, first, last);
+    drop_index(loop, index);
+  }
+  ac__pending_end(&loop->pending, owner);
+}
+
+static void join_by_mail(const ac__mail *mail, ac_worker *worker) {
+  join(mail->subject, worker, mail->first, mail->last);
+}
+
+static void join_by_ticket(ac__job *job, ac_worker *thief) {
+  AC__COUNT(thief, entries);
+  join((loop *)job, thief, 0, 0);
+}
+
+/* ---- The owner's wait ----------------------------------------------------------- */
+
+static bool is_over(void *subject) {
+  return ac__pending_is_over(&((loop *)subject)->pending);
+}
+
+static bool help(void *subject, ac_worker *worker) {
+  loop *loop = subject;
+  int32_t high = atomic_load_explicit(&loop->high, memory_order_relaxed);
+  for (int32_t i = 1; i < high; i++) {
+    /* acquire: pairs with the release in take_part() */
+    ac_worker *other =
+        atomic_load_explicit(&loop->parts[i].worker, memory_order_acquire);
+    if (other != NULL &&
+        ac__help(worker, other,
+                 atomic_load_explicit(&loop->parts[i].base,
+                                      memory_order_relaxed)))
+      return true;
+  }
+  return false;
+}
+
+static bool ask(void *subject, ac_worker *worker) {
+  loop *loop = subject;
+  (void)worker;
+  int32_t high = atomic_load_explicit(&loop->high, memory_order_relaxed);
+  for (int32_t i = 1; i < high; i++) {
+    ac_worker *other =
+        atomic_load_explicit(&loop->parts[i].worker, memory_order_acquire);
+    if (other != NULL)
+      ac__make_hungry(other);
+  }
+  return ac__pending_ask(&loop->pending);
+}
+
+static void await_members(loop *loop, ac_worker *worker) {
+  const ac__wait wait = {
+      .is_over = is_over, .help = help, .ask = ask, .subject = loop};
+  ac_status status;
+  while ((status = ac__await(worker, &wait)) != AC_OK) {
+    ac__region_fail(&loop->region, status);
+    if (status == AC_E_FORKED)
+      return;
+  }
+}
+
+/* ---- Wide loops ------------------------------------------------------------------ */
+
+/* How many helpers to invite at once. */
+static int32_t helpers_worth(const loop *loop, bool is_top) {
+  int32_t most = loop->region.width - 1;
+  if (!is_top)
+    return 0; /* nested: who is idle comes by itself */
+  if (loop->plan->mode == AC__MODE_UNKNOWN)
+    return most < 1 ? most : 1;
+  double worth = loop->plan->serial_ns / WAKE_WORK_NS;
+  return worth < most ? (int32_t)worth : most;
+}
+
+/* Cut the units evenly into the first `count` parts. */
+static void deal(loop *loop, int32_t count) {
+  int64_t units = loop->work->units;
+  for (int32_t i = 0; i < loop->region.width; i++) {
+    uint64_t range = 0;
+    if (i < count)
+      range = pack((uint32_t)(units * i / count),
+                   (uint32_t)(units * (i + 1) / count));
+    atomic_init(&loop->parts[i].range, range);
+    atomic_init(&loop->parts[i].worker, NULL);
+  }
+}
+
+/* Units in parts, on up to `width` threads. */
+static ac_status run_wide(const ac__entry *entry, const ac__work *work,
+                          const ac__plan *plan, int32_t width,
+                          ac__outcome *ret_outcome) {
+  ac_worker *worker = entry->worker;
+  part parts[width];
+  loop loop = {.ticket.run = join_by_ticket,
+               .work = work,
+               .plan = plan,
+               .parts = parts,
+               .unit_ns = plan->serial_ns / (double)work->units,
+               .is_quiet = plan->serial_ns != 0 && plan->serial_ns < QUIET_NS};
+  ac__region_init(&loop.region, worker, width);
+  atomic_init(&loop.used[0], 1);
+  int32_t helpers = helpers_worth(&loop, entry->is_top);
+  atomic_init(&loop.high, helpers + 1);
+  deal(&loop, helpers + 1);
+  take_part(&loop, worker, 0, 1, helpers + 1);
+  await_members(&loop, worker);
+  ret_outcome->had_help =
+      atomic_load_explicit(&loop.members, memory_order_relaxed) != 0;
+  ret_outcome->busy_ticks =
+      atomic_load_explicit(&loop.busy, memory_order_relaxed);
+  return ac__region_finish(&loop.region);
+}
+
+/* ---- Short loops: fixed pieces for helpers that are awake --------------------------- */
+
+typedef struct brief {
+  ac__region region;
+  const ac__work *work;
+  alignas(AC__LINE) ac__pending pending;
+} brief;
+
+static void run_piece(brief *brief, ac_worker *worker, ac_worker *owner,
+                      ac_range piece, int32_t index) {
+  ac__frame frame;
+  ac__frame_push(worker, &frame, &brief->region, owner, index);
+  ac_status status = brief->work->run(piece, brief->work->ctx);
+  ac__frame_pop(worker, &frame);
+  if (status != AC_OK)
+    ac__region_fail(&brief->region, status);
+}
+
+static void run_mailed_piece(const ac__mail *mail, ac_worker *worker) {
+  brief *brief = mail->subject;
+  ac_worker *owner = brief->region.owner;
+  run_piece(brief, worker, owner, (ac_range){mail->begin, mail->end},
+            mail->index);
+  AC__COUNT(worker, shared_writes);
+  ac__pending_end(&brief->pending, owner);
+}
+
+static bool brief_is_over(void *subject) {
+  return ac__pending_is_over(&((brief *)subject)->pending);
+}
+
+static bool brief_ask(void *subject, ac_worker *worker) {
+  (void)worker;
+  return ac__pending_ask(&((brief *)subject)->pending);
+}
+
+/* Units that the owner keeps, of which `helpers` helpers get equal shares of the
+ * rest: they begin a little later than it does. */
+static int64_t owner_share(const ac__work *work, const ac__plan *plan,
+                           int32_t helpers) {
+  double units = (double)work->units;
+  double lag = LAG_NS / (plan->serial_ns / units);
+  double share = (units + lag * helpers) / (helpers + 1);
+  return share > units ? work->units : (int64_t)(share + 0.5);
+}
+
+static ac_status run_brief(const ac__entry *entry, const ac__work *work,
+                           const ac__plan *plan, int32_t width,
+                           ac__outcome *ret_outcome) {
+  ac_worker *worker = entry->worker;
+  brief brief = {.work = work};
+  ac__invitation invitations[PIECES_MAX];
+  ac_range pieces[PIECES_MAX];
+  ac__mail mail = {.run = run_mailed_piece,
+                   .subject = &brief,
+                   .cpu = ac__cpu_current()};
+  int32_t most = (int32_t)(plan->serial_ns / PIECE_NS) - 1;
+  int32_t helpers = most < width - 1 ? most : width - 1;
+  if (helpers > PIECES_MAX)
+    helpers = PIECES_MAX;
+  int64_t rest = owner_share(work, plan, helpers);
+  int64_t begin = rest;
+  int32_t sent = 0;
+  int32_t number = 1;
+  ac__region_init(&brief.region, worker, width);
+  for (int32_t left = helpers; left > 0 && begin < work->units; left--) {
+    mail.index = sent + 1;
+    mail.begin = begin;
+    mail.end = begin + (work->units - begin + left - 1) / left;
+    atomic_fetch_add_explicit(&brief.pending, 1, memory_order_relaxed);
+    if (!ac__team_invite(worker, &mail, number, width, AC__REACH_AWAKE,
+                         &invitations[sent])) {
+      atomic_fetch_sub_explicit(&brief.pending, 1, memory_order_relaxed);
+      break;
+    }
+    number = invitations[sent].helper->number + 1;
+    pieces[sent++] = (ac_range){mail.begin, mail.end};
+    begin = mail.end;
+  }
+  ret_outcome->had_help = sent > 0;
+  run_piece(&brief, worker, NULL, (ac_range){0, rest}, 0);
+  if (begin < work->units)
+    run_piece(&brief, worker, NULL, (ac_range){begin, work->units}, 0);
+  /* Last first: the first has most likely begun. */
+  while (sent > 0 && !brief_is_over(&brief)) {
+    if (!ac__team_uninvite(worker, &invitations[--sent]))
+      continue;
+    run_piece(&brief, worker, NULL, pieces[sent], 0);
+    atomic_fetch_sub_explicit(&brief.pending, 1, memory_order_relaxed);
+  }
+  const ac__wait wait = {
+      .is_over = brief_is_over, .ask = brief_ask, .subject = &brief};
+  ac_status status;
+  while ((status = ac__await(worker, &wait)) != AC_OK) {
+    ac__region_fail(&brief.region, status);
+    if (status == AC_E_FORKED)
+      break;
+  }
+  return ac__region_finish(&brief.region);
+}
+
+/* ---- Choosing ------------------------------------------------------------------------- */
+
+/* On the caller in one call, for loops too short to be worth a border. */
+static ac_status run_alone(const ac__work *work) {
+  return work->run((ac_range){0, work->units}, work->ctx);
+}
+
+/* On the caller without a team: memory for its place was refused, or it is the
+ * child of a fork in mid-region. */
+static ac_status run_outside(const ac__work *work) {
+  enum { BLOCK = 1024 };
+  for (int64_t first = 0; first < work->units; first += BLOCK) {
+    int64_t last = first + BLOCK < work->units ? first + BLOCK : work->units;
+    ac_status status = work->run((ac_range){first, last}, work->ctx);
+    if (status == AC_OK)
+      status = ac__poll(ac__clock_ns());
+    if (status != AC_OK)
+      return status;
+  }
+  return AC_OK;
+}
+
+/* Threads worth having parts for. */
+static int32_t useful_width(int32_t width, const ac__work *work,
+                            const ac__plan *plan) {
+  if (plan->mode == AC__MODE_SLOWER)
+    return 1;
+  if (width > work->units)
+    width = (int32_t)work->units;
+  double most = 1 + plan->serial_ns / PART_NS;
+  return plan->serial_ns != 0 && most < width ? (int32_t)most : width;
+}
+
+static void count_serial(ac_worker *worker, ac__mode mode, bool is_brief) {
+  AC__COUNT(worker, regions_serial);
+  if (mode == AC__MODE_SMALL)
+    AC__COUNT(worker, serial_small);
+  else if (mode == AC__MODE_SLOWER)
+    AC__COUNT(worker, serial_slower);
+  else if (is_brief)
+    AC__COUNT(worker, serial_asleep);
+  else
+    AC__COUNT(worker, serial_width);
+}
+
+static ac_status run_entered(const ac__entry *entry, const ac__work *work) {
+  ac_worker *worker = entry->worker;
+  ac_status status = ac__frame_status(worker->frame);
+  ac__outcome outcome = {0};
+  if (status != AC_OK)
+    return status == AC_E_TIMEOUT ? status : AC_E_CANCELLED;
+  ac__plan plan = ac__cost_plan(work->key, work->iterations,
+                                ac__team_width(worker->team));
+  int32_t width =
+      useful_width(ac__team_width(worker->team), work, &plan);
+  bool is_brief = plan.mode == AC__MODE_AWAKE && entry->is_top && width > 1;
+  AC__COUNT(worker, regions);
+  if (plan.mode == AC__MODE_SMALL)
+    status = run_alone(work);
+  else if (is_brief)
+    status = run_brief(entry, work, &plan, width, &outcome);
+  else
+    status = run_wide(entry, work, &plan, width, &outcome);
+  if (!outcome.had_help)
+    count_serial(worker, plan.mode, is_brief);
+  if (status == AC_OK)
+    ac__cost_learn(&plan, work->iterations, &outcome);
+  return status;
+}
+
+ac_status ac__loop(ac_team *team, const ac__work *work) {
+  ac__entry entry;
+  ac_status status = ac__enter(team, &entry) ? run_entered(&entry, work)
+                                             : run_outside(work);
+  ac__leave(&entry);
+  return status;
+}

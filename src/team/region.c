@@ -1,0 +1,122 @@
+/* region.c: status, cancellation and borders of regions.
+ *
+ * A region is cancelled by its first non-zero status. Work inside it asks at
+ * borders between chunks, walking outwards over the regions in which its own was
+ * made; their frames are alive, for their owners wait.
+ *
+ * Knows nothing of: what a region computes.
+ */
+#include "base/status.h"
+#include "team/team.h"
+
+enum { POLL_NS = 20000000 }; /* shortest time between two calls of poll */
+
+void ac__region_fail(ac__region *region, ac_status status) {
+  ac_status expected = AC_OK;
+  /* acq_rel: the winner alone goes on to write the error; release pairs with
+   * the acquire of those who read the status */
+  if (!atomic_compare_exchange_strong_explicit(&region->status, &expected,
+                                               status, memory_order_acq_rel,
+                                               memory_order_relaxed))
+    return;
+  if (ac_last_error()->status == status)
+    /* release: pairs with the acquire in ac__region_finish() */
+    atomic_store_explicit(&region->error, ac__error_take(),
+                          memory_order_release);
+}
+
+ac_status ac__region_finish(ac__region *region) {
+  /* acquire: pairs with the release in ac__region_fail() */
+  ac_status status = atomic_load_explicit(&region->status, memory_order_acquire);
+  if (status != AC_OK) {
+    ac__error_give(atomic_exchange_explicit(&region->error, NULL,
+                                            memory_order_acquire));
+  }
+  return status;
+}
+
+ac_status ac__frame_status(const ac__frame *frame) {
+  bool is_own = true;
+  while (frame != NULL) {
+    ac__region *region = frame->region;
+    /* relaxed: a reason to stop; the join acquires it */
+    ac_status status =
+        atomic_load_explicit(&region->status, memory_order_relaxed);
+    if (status != AC_OK)
+      return is_own || status == AC_E_TIMEOUT ? status : AC_E_CANCELLED;
+    if (region->deadline_ns != 0 &&
+        ac__clock_ns() >= (uint64_t)region->deadline_ns)
+      return AC_E_TIMEOUT;
+    is_own = false;
+    frame = region->outer;
+  }
+  return AC_OK;
+}
+
+bool ac_cancelled(void) {
+  const ac_worker *worker = ac__self_tls.worker;
+  return worker != NULL && ac__frame_status(worker->frame) != AC_OK;
+}
+
+int ac_worker_index(void) {
+  const ac_worker *worker = ac__self_tls.worker;
+  return worker == NULL || worker->frame == NULL ? 0 : worker->frame->index;
+}
+
+int ac_region_width(void) {
+  const ac_worker *worker = ac__self_tls.worker;
+  return worker == NULL || worker->frame == NULL ? 1
+                                                 : worker->frame->region->width;
+}
+
+void ac_poll_set(ac_poll_fn poll, void *ctx) {
+  ac__self_tls.poll = poll;
+  ac__self_tls.poll_ctx = ctx;
+  ac__self_tls.poll_due_ns = 0;
+}
+
+ac_status ac__poll(uint64_t now_ns) {
+  ac__self *self = &ac__self_tls;
+  if (self->poll == NULL || now_ns < self->poll_due_ns)
+    return AC_OK;
+  ac_status status = self->poll(self->poll_ctx);
+  self->poll_due_ns = ac__clock_ns() + POLL_NS;
+  return status;
+}
+
+/* Should this helper leave its core to others? */
+static bool must_yield(ac_worker *worker, uint64_t now_ns) {
+  ac_team *team = worker->team;
+  if (worker->is_guest)
+    return false;
+  if (team->asked_width == 0 && worker->number >= ac__team_width(team))
+    return true;
+  if (worker->token.slot != 0) {
+    if (!ac__token_is_recalled(&worker->token, now_ns))
+      return false;
+    ac__token_release(&worker->token);
+    return true;
+  }
+  if (team->asked_width != 0) {
+    ac__token_enter(&worker->token, worker->word);
+    return false;
+  }
+  return !ac__token_claim(&worker->token, worker->word);
+}
+
+ac__verdict ac__border(ac_worker *worker) {
+  ac_status status = ac__frame_status(worker->frame);
+  if (status == AC_OK && (ac__self_tls.poll != NULL || !worker->is_guest)) {
+    uint64_t now_ns = ac__clock_ns();
+    if (must_yield(worker, now_ns))
+      return AC__YIELD;
+    status = ac__poll(now_ns);
+  }
+  if (status == AC_OK && ac__is_orphan())
+    status = AC_E_FORKED;
+  if (status == AC_OK)
+    return AC__GO_ON;
+  if (worker->frame != NULL)
+    ac__region_fail(worker->frame->region, status);
+  return AC__STOP;
+}

@@ -1,0 +1,116 @@
+/* strand.c: the slow halves of spawn.h.
+ *
+ * A strand that was stolen runs on its thief; its spawner waits, helping with
+ * what the thief exposes above the bottom that it had when it began
+ * (leapfrogging: Wagner and Calder, PPoPP 1993).
+ *
+ * Knows nothing of: what a strand computes.
+ */
+#include "base/status.h"
+#include "team/sleep.h"
+#include "team/team.h"
+
+void ac__strand_run(ac__job *job, ac_worker *thief) {
+  ac_strand *strand = (ac_strand *)job;
+  ac__frame *made_in = strand->scope;
+  ac_worker *owner = made_in->worker;
+  ac__frame frame;
+  ac__frame_push(thief, &frame, made_in->region, owner, thief->number);
+  /* relaxed, then release: who sees the thief sees the base */
+  __atomic_store_n(&strand->base, thief->head.bottom, __ATOMIC_RELAXED);
+  __atomic_store_n(&strand->thief, thief, __ATOMIC_RELEASE);
+  /* relaxed: if the owner blocked before it knew us, it is our pushes that it
+   * wants to hear of */
+  if (atomic_load_explicit(&owner->sleep, memory_order_relaxed) == AC__BLOCKED)
+    ac__make_hungry(thief);
+  strand->fn(thief, strand->arg);
+  ac__frame_pop(thief, &frame);
+  /* acq_rel: release pairs with the acquire in is_over(); acquire, so that an
+   * AWAITED comes with the owner's state. The strand is gone after this. */
+  if (__atomic_exchange_n(&strand->state, AC__STRAND_DONE, __ATOMIC_ACQ_REL) ==
+      AC__STRAND_AWAITED)
+    (void)ac__block_wake(owner);
+}
+
+void ac__spawn_slow(ac_worker *worker, ac_strand *strand) {
+  if (ac__job_push(worker, &strand->job, false))
+    return;
+  strand->in_place = 1; /* too deep: at once */
+  strand->fn(worker, strand->arg);
+}
+
+static bool is_over(void *subject) {
+  ac_strand *strand = subject;
+  /* acquire: pairs with the exchange in ac__strand_run() */
+  return __atomic_load_n(&strand->state, __ATOMIC_ACQUIRE) == AC__STRAND_DONE;
+}
+
+static bool help(void *subject, ac_worker *worker) {
+  ac_strand *strand = subject;
+  /* acquire: pairs with the release in ac__strand_run() */
+  ac_worker *thief = __atomic_load_n(&strand->thief, __ATOMIC_ACQUIRE);
+  return thief != NULL &&
+         ac__help(worker, thief,
+                  __atomic_load_n(&strand->base, __ATOMIC_RELAXED));
+}
+
+static bool ask(void *subject, ac_worker *worker) {
+  ac_strand *strand = subject;
+  uint32_t expected = AC__STRAND_PENDING;
+  (void)worker;
+  ac_worker *thief = __atomic_load_n(&strand->thief, __ATOMIC_ACQUIRE);
+  if (thief != NULL)
+    ac__make_hungry(thief);
+  /* acq_rel: publishes `sleep` to the thief; acquires its writes if it is done.
+   * AWAITED already, from an earlier block, is as good. */
+  return __atomic_compare_exchange_n(&strand->state, &expected,
+                                     AC__STRAND_AWAITED, false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) ||
+         expected == AC__STRAND_AWAITED;
+}
+
+int ac__sync_slow(ac_worker *worker, ac_strand *strand, int64_t bottom) {
+  ac__worker_head *head = &worker->head;
+  int64_t top = bottom;
+  /* seq_cst: the last job goes to whoever moves top over it */
+  bool is_mine = __atomic_compare_exchange_n(&head->top, &top, bottom + 1,
+                                             false, __ATOMIC_SEQ_CST,
+                                             __ATOMIC_RELAXED);
+  __atomic_store_n(&head->bottom, bottom + 1, __ATOMIC_RELAXED);
+  if (is_mine)
+    return 1;
+  const ac__wait wait = {
+      .is_over = is_over, .help = help, .ask = ask, .subject = strand};
+  ac_status status;
+  while ((status = ac__await(worker, &wait)) != AC_OK) {
+    ac__region_fail(worker->frame->region, status);
+    if (status == AC_E_FORKED)
+      return 0; /* its thief is not in this process: nobody will write to it */
+  }
+  return 0;
+}
+
+ac_status ac_run(ac_team *team, ac_strand_fn fn, void *arg) {
+  ac__entry entry;
+  ac__region region;
+  ac__frame frame;
+  if (fn == NULL)
+    return ac__fail(AC_E_INVAL, "ac_run", "Give a function.", "fn is NULL");
+  if (!ac__enter(team, &entry)) {
+    ac__leave(&entry);
+    if (entry.before != NULL)
+      return ac__fail(AC_E_FORKED, "ac_run",
+                      "Leave the region first, or start a program by exec.",
+                      "the process was forked inside a region");
+    return ac__fail(AC_E_NOMEM, "ac_run", "",
+                    "memory for the thread's place in the team was refused");
+  }
+  ac_worker *worker = entry.worker;
+  AC__COUNT(worker, regions);
+  ac__region_init(&region, worker, ac__team_width(worker->team));
+  ac__frame_push(worker, &frame, &region, NULL, 0);
+  fn(worker, arg);
+  ac__frame_pop(worker, &frame);
+  ac__leave(&entry);
+  return ac__region_finish(&region);
+}

@@ -1,0 +1,521 @@
+/* worker.c: what a helper does all day, and how it is set to work.
+ *
+ * A helper runs its mail, else steals, else looks about for a time learned from
+ * the gaps between its regions, else parks (sleep.c). It holds a token of the
+ * ledger whenever it is awake, so that a spinning helper costs nobody a ledger
+ * operation when it is handed work; parked, it holds none, and whoever wakes it
+ * claims one for it first.
+ *
+ * Spinning: 20 µs; 200 µs if regions come 20 to 200 µs apart; not at all if they
+ * are further apart, or if a process of the family waits for a core. A helper
+ * that was handed work from the processor on which it runs itself leaves that
+ * processor before it spins: the kernel may keep both there for ever.
+ *
+ * Invariants: a helper's mailbox is BUSY whenever it runs anything. Nothing here
+ * allocates but the first start of a thread.
+ *
+ * Knows nothing of: what jobs and messages do.
+ */
+#include "team/sleep.h"
+#include "team/team.h"
+
+enum {
+  SPIN_SHORT_NS = 20000,
+  SPIN_LONG_NS = 200000,
+  LOOK_ROUNDS = 64,         /* polls of the mailbox between two looks around */
+  SENTINEL_NS = 10000000,   /* between two claims of the sentinel */
+  SENTINEL_IDLE_LOOKS = 5,  /* looks that found no work before it gives up */
+  START_RETRY_NS = 1000000000 /* after a thread was refused */
+};
+
+/* ---- Finding work -------------------------------------------------------- */
+
+/* The worker at place k of helpers (but 0) and guests together. */
+static ac_worker *place(ac_team *team, int32_t helpers, int32_t k) {
+  /* acquire: the worker's fields were set before its pointer */
+  if (k < helpers - 1)
+    return atomic_load_explicit(&team->helpers[k + 1], memory_order_acquire);
+  return atomic_load_explicit(&team->guests[k - helpers + 1],
+                              memory_order_acquire);
+}
+
+static int32_t place_count(ac_team *team, int32_t *ret_helpers) {
+  /* acquire: pairs with the release when a place is added */
+  int32_t helpers =
+      atomic_load_explicit(&team->helper_count, memory_order_acquire);
+  *ret_helpers = helpers < 1 ? 1 : helpers;
+  return *ret_helpers - 1 +
+         atomic_load_explicit(&team->guest_count, memory_order_acquire);
+}
+
+/* Is a job or a group's task in sight? */
+static bool sees_work(ac_worker *self) {
+  ac_team *team = self->team;
+  int32_t helpers;
+  int32_t count = place_count(team, &helpers);
+  /* relaxed: a hint, or behind a heavy barrier when it matters */
+  if (atomic_load_explicit(&team->open_groups, memory_order_relaxed) != 0)
+    return true;
+  for (int32_t k = 0; k < count; k++) {
+    const ac_worker *other = place(team, helpers, k);
+    if (other != NULL && other != self && ac__deque_looks_full(&other->head, 0))
+      return true;
+  }
+  return false;
+}
+
+static bool steal_from(ac_worker *self, ac_worker *victim, int64_t base) {
+  bool is_lost = false;
+  ac__job *job = ac__deque_steal(&victim->head, base, &is_lost);
+  if (is_lost)
+    AC__COUNT(self, steal_misses);
+  if (job == NULL)
+    return false;
+  AC__COUNT(self, steals);
+  AC__COUNT(self, shared_writes);
+  job->run(job, self);
+  return true;
+}
+
+bool ac__help(ac_worker *worker, ac_worker *victim, int64_t base) {
+  return ac__deque_looks_full(&victim->head, base) &&
+         steal_from(worker, victim, base);
+}
+
+/* Run one job or task of anybody's, beginning where the last one was found. */
+static bool run_any(ac_worker *self) {
+  ac_team *team = self->team;
+  int32_t helpers;
+  int32_t count = place_count(team, &helpers);
+  for (int32_t i = 0; i < count; i++) {
+    int32_t k = (int32_t)((self->victim + (uint32_t)i) % (uint32_t)count);
+    ac_worker *other = place(team, helpers, k);
+    if (other != NULL && other != self && ac__help(self, other, 0)) {
+      self->victim = (uint32_t)k;
+      return true;
+    }
+  }
+  return ac__groups_help(self);
+}
+
+/* ---- Waking others -------------------------------------------------------- */
+
+/* Get a token for a helper that sleeps and whose mailbox we have claimed. */
+static bool fund(ac_worker *helper) {
+  ac_team *team = helper->team;
+  if (helper->word == 0)
+    return true; /* not started: it asks for itself when it runs */
+  if (helper->token.slot != 0)
+    return true;
+  if (team->asked_width != 0) {
+    ac__token_enter(&helper->token, helper->word);
+    return true;
+  }
+  return ac__token_claim(&helper->token, helper->word);
+}
+
+bool ac__helper_start(ac_worker *helper) {
+  ac_team *team = helper->team;
+  /* relaxed: a reason to wait a little, no more */
+  uint64_t refused =
+      atomic_load_explicit(&team->start_refused_ns, memory_order_relaxed);
+  if (refused != 0 && ac__clock_ns() < refused + START_RETRY_NS)
+    return false;
+  ac_status status =
+      ac__thread_start(&helper->thread, team->stack_bytes, "allcores",
+                       ac__helper_main, helper);
+  if (status == AC_OK) {
+    /* release: the team's end (ac_team_destroy) joins what it sees started */
+    __atomic_store_n(&helper->is_started, 1, __ATOMIC_RELEASE);
+    return true;
+  }
+  atomic_store_explicit(&team->start_refused_ns, ac__clock_ns(),
+                        memory_order_relaxed);
+  return false;
+}
+
+/* Publish what lies in a claimed mailbox and see to it that its helper runs.
+ * False, and nothing published, if its thread is refused. */
+static bool deliver(ac_worker *sender, ac_worker *helper, uint32_t before,
+                    uint32_t code, uint32_t *ret_state) {
+  *ret_state = ac__mail_publish(helper, code);
+  AC__COUNT_N(sender, shared_writes, 2);
+  if (before == AC__MAIL_OPEN)
+    return true;
+  AC__COUNT(sender, wakes);
+  if (before == AC__MAIL_PARKED) {
+    AC__COUNT(sender, futex_calls);
+    ac__mail_wake(helper);
+    return true;
+  }
+  if (ac__helper_start(helper)) {
+    AC__COUNT(sender, threads_started);
+    return true;
+  }
+  /* Nobody else changes a FULL or NUDGED mailbox whose helper has no thread. */
+  ac__mail_unclaim(helper, AC__MAIL_ABSENT);
+  return false;
+}
+
+static void nudge(ac_worker *self) {
+  ac_team *team = self->team;
+  uint32_t before;
+  uint32_t state;
+  ac_worker *helper = ac__nudge_claim(team, ac__team_width(team), &before);
+  if (helper == NULL)
+    return;
+  if (!fund(helper)) {
+    AC__COUNT(self, denied);
+    /* relaxed: with a sentinel on the look-out nobody else need wake; without
+     * one this helper wakes, finds no core and becomes it */
+    if (atomic_load_explicit(&team->sentinel, memory_order_relaxed) != 0) {
+      ac__mail_unclaim(helper, before);
+      return;
+    }
+  }
+  (void)deliver(self, helper, before, AC__MAIL_NUDGED, &state);
+}
+
+/* Wake the owners of what this worker runs that are blocked. */
+static void wake_owners(ac_worker *self) {
+  for (const ac__frame *frame = self->frame; frame != NULL;
+       frame = frame->prev) {
+    /* relaxed: the exchange in ac__notify() has acquired both */
+    ac_worker *owner = __atomic_load_n(&frame->owner, __ATOMIC_RELAXED);
+    if (owner != NULL && owner != self &&
+        atomic_load_explicit(&owner->sleep, memory_order_relaxed) ==
+            AC__BLOCKED &&
+        ac__block_wake(owner))
+      AC__COUNT(self, futex_calls);
+  }
+}
+
+void ac__notify(ac_worker *worker) {
+  /* acq_rel: acquires what the asker wrote before it put up the flag */
+  if (__atomic_load_n(&worker->head.hungry, __ATOMIC_RELAXED) != 0 &&
+      __atomic_exchange_n(&worker->head.hungry, 0, __ATOMIC_ACQ_REL) != 0)
+    wake_owners(worker);
+  _Atomic uint32_t *hungry = &worker->team->hungry;
+  if (atomic_load_explicit(hungry, memory_order_relaxed) != 0 &&
+      atomic_exchange_explicit(hungry, 0, memory_order_acq_rel) != 0) {
+    AC__COUNT(worker, shared_writes);
+    nudge(worker);
+  }
+}
+
+void ac__team_announce(ac_worker *worker) {
+  /* seq_cst: orders what was made visible before the load of the flags */
+  atomic_thread_fence(memory_order_seq_cst);
+  if (ac__is_wanted(worker))
+    ac__notify(worker);
+}
+
+bool ac__job_push(ac_worker *worker, ac__job *job, bool is_quiet) {
+  ac__worker_head *head = &worker->head;
+  if (head->bottom >= head->limit) {
+    bool fenced = !ac__barrier_is_asymmetric();
+    if (!ac__deque_has_room(head, fenced))
+      return false;
+    ac__deque_push(head, job);
+    if (fenced)
+      /* seq_cst: the sleeper's fence alone does not reach this thread */
+      atomic_thread_fence(memory_order_seq_cst);
+  } else {
+    ac__deque_push(head, job);
+  }
+  if (!is_quiet && ac__is_wanted(worker))
+    ac__notify(worker);
+  return true;
+}
+
+bool ac__team_invite(ac_worker *sender, const ac__mail *message, int32_t first,
+                     int32_t last, ac__reach reach, ac__invitation *ret) {
+  ac_team *team = sender->team;
+  for (int32_t number = first; number < last; number++) {
+    /* acquire: the helper's fields were set before its pointer */
+    ac_worker *helper =
+        atomic_load_explicit(&team->helpers[number], memory_order_acquire);
+    uint32_t before;
+    uint32_t state;
+    if (helper == NULL || helper == sender)
+      continue;
+    if (reach == AC__REACH_AWAKE &&
+        ac__mail_code(atomic_load_explicit(&helper->mail.state,
+                                           memory_order_relaxed)) !=
+            AC__MAIL_OPEN)
+      continue;
+    if (!ac__mail_claim(helper, &before))
+      continue;
+    if (before != AC__MAIL_OPEN &&
+        (reach == AC__REACH_AWAKE || !fund(helper))) {
+      AC__COUNT(sender, denied);
+      ac__mail_unclaim(helper, before);
+      if (reach == AC__REACH_AWAKE)
+        continue;
+      return false; /* no core is free: the next one gets none either */
+    }
+    helper->mail.index = message->index;
+    helper->mail.run = message->run;
+    helper->mail.subject = message->subject;
+    helper->mail.begin = message->begin;
+    helper->mail.end = message->end;
+    helper->mail.first = number + 1;
+    helper->mail.last = message->last;
+    helper->mail.cpu = message->cpu;
+    if (!deliver(sender, helper, before, AC__MAIL_FULL, &state))
+      return false;
+    AC__COUNT(sender, mails);
+    *ret = (ac__invitation){helper, state};
+    return true;
+  }
+  return false;
+}
+
+bool ac__team_uninvite(ac_worker *sender, const ac__invitation *invitation) {
+  if (!ac__mail_take_back(invitation->helper, invitation->state))
+    return false;
+  AC__COUNT(sender, takebacks);
+  AC__COUNT(sender, shared_writes);
+  return true;
+}
+
+/* ---- The helper's day ------------------------------------------------------ */
+
+/* How long to look about, in ticks, from the gaps between regions. */
+static uint64_t spin_ticks(const ac_worker *self) {
+  double gap_ns = (double)self->gap_ticks * ac__tick_ns();
+  double spin_ns = gap_ns < SPIN_SHORT_NS  ? SPIN_SHORT_NS
+                   : gap_ns < SPIN_LONG_NS ? SPIN_LONG_NS
+                                           : 0;
+  return (uint64_t)(spin_ns / ac__tick_ns());
+}
+
+/* Note that work came, for the next decision how long to look about. */
+static void learn_gap(ac_worker *self, uint64_t now) {
+  uint64_t gap = now - self->idle_since;
+  uint64_t most = (uint64_t)(1e9 / ac__tick_ns());
+  if (gap > most)
+    gap = most;
+  self->gap_ticks = (3 * self->gap_ticks + gap) / 4;
+}
+
+static void run_mail(ac_worker *self) {
+  ac__mail mail = {
+      .index = self->mail.index,
+      .run = self->mail.run,
+      .subject = self->mail.subject,
+      .begin = self->mail.begin,
+      .end = self->mail.end,
+      .first = self->mail.first,
+      .last = self->mail.last,
+      .cpu = self->mail.cpu,
+  };
+  learn_gap(self, ac__ticks());
+  mail.run(&mail, self);
+  self->idle_since = ac__ticks();
+  if (mail.cpu >= 0 && mail.cpu == ac__cpu_current() && spin_ticks(self) != 0)
+    ac__cpu_leave(mail.cpu);
+}
+
+typedef enum idle_result { IDLE_WORK, IDLE_MAIL, IDLE_OVER } idle_result;
+
+/* Look at the mailbox and around, mailbox OPEN. On return it is BUSY, or, with
+ * IDLE_OVER, still OPEN. */
+static idle_result look_about(ac_worker *self) {
+  uint64_t until = self->idle_since + spin_ticks(self);
+  for (uint32_t round = 1;; round++) {
+    /* acquire: pairs with the release in ac__mail_publish() */
+    uint32_t state =
+        atomic_load_explicit(&self->mail.state, memory_order_acquire);
+    uint32_t code = ac__mail_code(state);
+    if (code == AC__MAIL_FULL && ac__mail_begin(self))
+      return IDLE_MAIL;
+    if (code == AC__MAIL_CLOSED)
+      return IDLE_OVER;
+    ac__cpu_relax();
+    if (round % LOOK_ROUNDS != 0 || code != AC__MAIL_OPEN)
+      continue;
+    if (sees_work(self)) {
+      if (ac__mail_close(self))
+        return IDLE_WORK;
+      continue;
+    }
+    if (ac__ticks() >= until || ac__ledger_is_wanted(ac__clock_ns()))
+      return IDLE_OVER;
+  }
+}
+
+/* A helper without a token may not work: claim one, else be the sentinel. */
+static bool has_token(ac_worker *self) {
+  if (self->team->asked_width != 0) {
+    if (self->token.slot == 0)
+      ac__token_enter(&self->token, self->word);
+    return true;
+  }
+  return self->token.slot != 0 || ac__token_claim(&self->token, self->word);
+}
+
+static void stand_down(ac_worker *self, bool is_sentinel) {
+  if (is_sentinel)
+    /* release: pairs with the exchange of the next one */
+    atomic_store_explicit(&self->team->sentinel, 0, memory_order_release);
+}
+
+/* Sleep until mail, a nudge, or, for the sentinel, a core. On return the mailbox
+ * is BUSY (true: mail has begun) or CLOSED. The mailbox was PARKED or claimed
+ * since. */
+static idle_result sleep_parked(ac_worker *self, bool is_sentinel) {
+  int idle_looks = 0;
+  for (;;) {
+    /* acquire: pairs with the release in ac__mail_publish() */
+    uint32_t state =
+        atomic_load_explicit(&self->mail.state, memory_order_acquire);
+    switch (ac__mail_code(state)) {
+    case AC__MAIL_PARKED:
+      AC__COUNT(self, futex_calls);
+      ac__park_sleep(self, is_sentinel ? SENTINEL_NS : -1);
+      if (!is_sentinel)
+        break;
+      idle_looks = sees_work(self) ? 0 : idle_looks + 1;
+      if (idle_looks < SENTINEL_IDLE_LOOKS &&
+          !ac__token_claim(&self->token, self->word))
+        break;
+      if (!ac__park_cancel(self)) /* somebody handed it mail: that counts */
+        break;
+      stand_down(self, is_sentinel);
+      return IDLE_WORK;
+    case AC__MAIL_FULL:
+      if (!ac__mail_begin(self))
+        break;
+      stand_down(self, is_sentinel);
+      return IDLE_MAIL;
+    case AC__MAIL_NUDGED:
+      /* relaxed: NUDGED is the helper's own to change */
+      atomic_store_explicit(&self->mail.state,
+                            ac__mail_with(state, AC__MAIL_BUSY),
+                            memory_order_relaxed);
+      stand_down(self, is_sentinel);
+      return IDLE_WORK;
+    case AC__MAIL_OPEN: /* woken for a message that was taken back */
+      if (!ac__mail_close(self))
+        break;
+      stand_down(self, is_sentinel);
+      return IDLE_WORK;
+    case AC__MAIL_CLOSED:
+      return IDLE_OVER;
+    default: /* CLAIMED: a message is being written */
+      ac__cpu_relax();
+    }
+  }
+}
+
+/* Why a helper parks. */
+typedef enum reason {
+  NO_WORK, /* none was in sight */
+  NO_CORE, /* there is work, but no core; another helper is the sentinel */
+  SENTINEL /* likewise, and this one is to look for a core */
+} reason;
+
+/* Park, mailbox BUSY. Returns as sleep_parked(). */
+static idle_result park(ac_worker *self, reason why) {
+  ac__token_release(&self->token);
+  AC__COUNT(self, parks);
+  AC__COUNT_N(self, shared_writes, 3);
+  ac__park_prepare(self);
+  if (why != NO_WORK)
+    /* relaxed: pushes need not nudge while a sentinel looks for a core; it
+     * wakes others once it has one (pass_on) */
+    atomic_store_explicit(&self->team->hungry, 0, memory_order_relaxed);
+  else if (sees_work(self) && ac__park_cancel(self))
+    return IDLE_WORK;
+  return sleep_parked(self, why == SENTINEL);
+}
+
+/* Having found work after a nudge or in the last look: others may sleep while
+ * more work is in sight. */
+static void pass_on(ac_worker *self) {
+  ac_team *team = self->team;
+  for (int32_t word = 0; word * 64 < ac__team_width(team); word++) {
+    if (atomic_load_explicit(&team->parked[word], memory_order_relaxed) == 0)
+      continue;
+    /* release, then the barrier: as in ac__park_prepare() */
+    atomic_store_explicit(&team->hungry, 1, memory_order_release);
+    ac__barrier_heavy();
+    if (sees_work(self) &&
+        atomic_exchange_explicit(&team->hungry, 0, memory_order_acq_rel) != 0)
+      nudge(self);
+    return;
+  }
+}
+
+/* Run all work in sight, mailbox BUSY. False if the helper may not: no core. */
+static bool work_on(ac_worker *self) {
+  bool is_first = true;
+  do {
+    if (!sees_work(self))
+      return true;
+    if (!has_token(self))
+      return false;
+    if (is_first)
+      pass_on(self);
+    is_first = false;
+    if (ac__token_is_recalled(&self->token, ac__clock_ns())) {
+      ac__token_release(&self->token);
+      return false;
+    }
+  } while (run_any(self));
+  return true;
+}
+
+/* Work that came without mail, mailbox BUSY; then: why it would park. */
+static reason find_work(ac_worker *self) {
+  uint64_t begun = ac__ticks();
+  if (self->number >= ac__team_width(self->team)) {
+    ac__token_release(&self->token); /* the budget has narrowed, or a spare */
+    return NO_CORE;
+  }
+  if (work_on(self)) {
+    learn_gap(self, begun);
+    return NO_WORK;
+  }
+  /* acq_rel: one sentinel at a time; it takes the flag down (stand_down) */
+  return atomic_exchange_explicit(&self->team->sentinel, 1,
+                                  memory_order_acq_rel) == 0
+             ? SENTINEL
+             : NO_CORE;
+}
+
+void *ac__helper_main(void *helper) {
+  ac_worker *self = helper;
+  ac__self_tls.worker = self;
+  ac__self_tls.generation = ac__generation();
+  ac__self_tls.is_helper = true;
+  self->word = ac__ledger_word();
+  self->idle_since = ac__ticks();
+  (void)has_token(self);
+  /* Its first message or nudge lies there. */
+  idle_result result = sleep_parked(self, false);
+  while (result != IDLE_OVER) {
+    reason why = NO_WORK;
+    if (result == IDLE_MAIL)
+      run_mail(self);
+    else
+      why = find_work(self);
+    self->idle_since = ac__ticks();
+    if (ac__is_orphan())
+      return NULL; /* the child of a fork made in a body has this thread alone */
+    if (why == NO_WORK && self->token.slot != 0) {
+      ac__mail_open(self);
+      result = look_about(self);
+      if (result != IDLE_OVER)
+        continue;
+      if (!ac__mail_close(self)) {
+        result = sleep_parked(self, false);
+        continue;
+      }
+    }
+    result = park(self, why);
+  }
+  ac__token_release(&self->token);
+  return NULL;
+}
