@@ -21,7 +21,7 @@ for fuzzer; do
   name=$(basename "$fuzzer" .c)
   mkdir -p "build/fuzz/$name"
   # shellcheck disable=SC2086 # a list of files
-  "$clang" -std=c17 -D_GNU_SOURCE -g -O1 -ffp-contract=off \
+  "$clang" -std=c17 -D_DEFAULT_SOURCE -g -O1 -ffp-contract=off \
     -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
     -Iinclude -Isrc -Itests -o "build/fuzz/$name.out" "$fuzzer" $sources \
     -lpthread -lm || exit 1
