@@ -140,12 +140,12 @@ static void play_clean(turn *t, sum_fn sum, const ac_site *site) {
 
 /* What it costs to read the clock, in ticks. */
 static double clock_cost(void) {
-  double costs[101];
-  for (int i = 0; i < 101; i++) {
+  double costs[1000];
+  for (int i = 0; i < 1000; i++) {
     const int64_t start = ticks_now();
     costs[i] = (double)(ticks_now() - start);
   }
-  return median_of(costs, 101);
+  return midmean_of(costs, 1000);
 }
 
 static void play_dirty(turn *t, sum_fn sum, const ac_site *site) {
@@ -166,7 +166,7 @@ static void play_dirty(turn *t, sum_fn sum, const ac_site *site) {
     value = sum(x, t->a, site);
     times[calls++] = (double)(ticks_now() - start) - clock;
   } while (calls < CALLS_MAX && seconds_now() < until);
-  t->seconds = tick * median_of(times, calls);
+  t->seconds = tick * midmean_of(times, calls);
   t->answer = bits_of(value);
 }
 
@@ -193,7 +193,7 @@ static void play_awake(turn *t, sum_fn sum, const ac_site *site) {
     }
     times[burst] = (double)(ticks_now() - start) / BURST;
   }
-  t->seconds = tick_seconds() * median_of(times, 100);
+  t->seconds = tick_seconds() * midmean_of(times, 100);
   t->answer = bits_of(value);
 }
 
