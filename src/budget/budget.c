@@ -237,6 +237,14 @@ static void say_env_fault(ac_topology *t) {
                    env.text);
 }
 
+void ac__topology_explain(ac_topology *topology) {
+  if (topology->user_cap > 0 || topology->cores != topology->granted)
+    say_user(topology);
+  else
+    say_machine(topology);
+  say_env_fault(topology);
+}
+
 ac_status ac_topology_read(ac_topology *ret_topology) {
   if (ret_topology == NULL)
     return ac__fail(AC_E_INVAL, "ac_topology_read",
@@ -251,11 +259,7 @@ ac_status ac_topology_read(ac_topology *ret_topology) {
   topology.granted = grant_of(&topology);
   topology.user_cap = user_cap();
   topology.cores = ac_budget();
-  if (topology.user_cap > 0 || topology.cores != topology.granted)
-    say_user(&topology);
-  else
-    say_machine(&topology);
-  say_env_fault(&topology);
+  ac__topology_explain(&topology);
   *ret_topology = topology;
   return AC_OK;
 }

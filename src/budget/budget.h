@@ -20,6 +20,9 @@ uint32_t ac__budget_epoch(void);
  * whatever the user has set. */
 int ac__budget_granted(void);
 
+/** Fill `limit` and `reason` of a topology whose other fields are known. */
+void ac__topology_explain(ac_topology *topology);
+
 /** What a thread holds in the ledger. Zeroed = nothing. Owned by one thread at
  * a time; another may claim on behalf of a sleeping one and hand it over. A
  * thread should hold one at a time, since it runs on one core. In the child of

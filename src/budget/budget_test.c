@@ -30,6 +30,45 @@ TEST("a number of threads that is none is ignored, and the reason says so") {
   printf("  %s\n", t.reason);
 }
 
+static ac_topology topology_of(int affinity, double quota, int granted) {
+  ac_topology t = {.online = 8,
+                   .affinity = affinity,
+                   .quota = quota,
+                   .granted = granted,
+                   .cores = granted,
+                   .quota_path = "/a/b"};
+  ac__topology_explain(&t);
+  printf("  %s\n", t.reason);
+  return t;
+}
+
+static bool begins(const ac_topology *t, const char *text) {
+  return strncmp(t->reason, text, strlen(text)) == 0;
+}
+
+TEST("the reason names what decided, in one sentence") {
+  ac_topology t = topology_of(8, 0, 8);
+  CHECK(t.limit == AC_LIMIT_ONLINE);
+  CHECK(begins(&t, "8 of 8 processors: all that are online"));
+  t = topology_of(4, 6, 4);
+  CHECK(t.limit == AC_LIMIT_AFFINITY);
+  CHECK(begins(&t, "4 of 8 processors: the affinity mask allows no others"));
+  t = topology_of(8, 1.5, 2);
+  CHECK(t.limit == AC_LIMIT_QUOTA);
+  CHECK(begins(&t, "2 of 8 processors: the cgroup /a/b grants 1.5, rounded"));
+  t = topology_of(4, 2, 2);
+  CHECK(begins(&t, "2 of 8 processors: the cgroup /a/b grants 2;"));
+}
+
+TEST("a cgroup's long path leaves room for the whole sentence") {
+  ac_topology t = {.online = 1024, .affinity = 1024, .quota = 1.5};
+  t.granted = t.cores = 2;
+  memset(t.quota_path, 'x', sizeof t.quota_path - 1);
+  ac__topology_explain(&t);
+  CHECK(strstr(t.reason, "grants 1.5, rounded up") != NULL);
+  CHECK(strlen(t.reason) < sizeof t.reason);
+}
+
 TEST("what was set counts, up to 1024, and 0 is the machine's again") {
   ac_topology t;
   uint32_t epoch = ac__budget_epoch();

@@ -319,7 +319,7 @@ TEST("four processes killed, forked and asleep keep within the cores") {
          "%d times, at most by %d\n",
          all.count, all.torn, all.kills, (double)all.running / all.count,
          all.most_running, all.over, all.most_excess);
-  CHECK(all.over * 100 <= all.count);
+  CHECK(all.over <= (all.count + 99) / 100);
   CHECK(all.running > all.count / 2);
   check_all_free();
 }
