@@ -66,10 +66,10 @@ static bool program_start(const char *ledger, program *ret_program) {
   return CHECK(pid > 0) && CHECK(is_read);
 }
 
-static void program_end(program *program) {
+static void program_end(program *p) {
   int status;
-  close(program->stay);
-  CHECK(waitpid(program->pid, &status, 0) == program->pid);
+  close(p->stay);
+  CHECK(waitpid(p->pid, &status, 0) == p->pid);
   CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
