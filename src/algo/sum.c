@@ -29,6 +29,13 @@
 #endif
 _Static_assert(FLT_EVAL_METHOD == 0, "each addition rounds to its own type");
 
+enum {
+  COUNT_RANK_MAX = 58, /* an array has 2^58 elements at most */
+  SEGMENT_RANK = 26,   /* one region sums 2^26 at most: 3 ms and more */
+  SEGMENT_RANKS = COUNT_RANK_MAX - SEGMENT_RANK + 1
+};
+#define SEGMENT (INT64_C(1) << SEGMENT_RANK)
+
 /* ---- The kernels: every type in vectors of 16 bytes, and of 32 ---------- */
 
 #define TAKE_AS_IS(v)   (v)
@@ -172,7 +179,12 @@ static void walk_push(walk *w, int64_t extent, int64_t stride) {
   w->strides_bytes[w->ndim++] = stride;
 }
 
-/* For integers: make every stride positive and the widest first. */
+static bool is_wider(int64_t stride, int64_t other) {
+  return other != 0 && (stride == 0 || stride > other);
+}
+
+/* For integers: make every stride positive and the widest first. An axis that
+ * repeats counts as the widest, so that what it repeats stays in one piece. */
 static void walk_straighten(walk *w) {
   int ndim = w->ndim;
   for (int a = 0; a < ndim; a++) {
@@ -182,7 +194,7 @@ static void walk_straighten(walk *w) {
       stride = -stride;
     }
     int at = a;
-    for (; at > 0 && w->strides_bytes[at - 1] < stride; at--) {
+    for (; at > 0 && is_wider(stride, w->strides_bytes[at - 1]); at--) {
       w->shape[at] = w->shape[at - 1];
       w->strides_bytes[at] = w->strides_bytes[at - 1];
     }
@@ -232,16 +244,21 @@ static void gather(char *to, const char *from, int64_t count, int64_t stride,
 #undef GATHER
 }
 
-/* Gather elements begin … begin + count − 1 of the walk, in C order. */
-static void walk_gather(const walk *w, int64_t begin, int64_t count, char *to) {
-  int64_t index[AC_RANK_MAX];
+/* Where element `begin` lies, and its index on every axis. */
+static const char *walk_seek(const walk *w, int64_t begin, int64_t *ret_index) {
   const char *from = w->data;
-  int inner = w->ndim - 1;
-  for (int a = inner; a >= 0; a--) {
-    index[a] = begin % w->shape[a];
+  for (int a = w->ndim - 1; a >= 0; a--) {
+    ret_index[a] = begin % w->shape[a];
     begin /= w->shape[a];
-    from += index[a] * w->strides_bytes[a];
+    from += ret_index[a] * w->strides_bytes[a];
   }
+  return from;
+}
+
+/* Gather `count` elements in C order, from the one at `from` on. */
+static void walk_gather(const walk *w, const char *from, int64_t *index,
+                        int64_t count, char *to) {
+  int inner = w->ndim - 1;
   for (;;) {
     int64_t run = w->shape[inner] - index[inner];
     if (run > count)
@@ -264,7 +281,7 @@ static void walk_gather(const walk *w, int64_t begin, int64_t count, char *to) {
   }
 }
 
-/* ---- Folds ----------------------------------------------------------------
+/* ---- Folds -----------------------------------------------------------------
  */
 
 typedef struct dense {
@@ -283,9 +300,15 @@ static ac_status fold_dense(ac_range range, void *ctx, void *value) {
 static ac_status fold_gathered(ac_range range, void *ctx, void *value) {
   const walk *w = ctx;
   _Alignas(64) char buffer[AC__SUM_LEAF * 2 * sizeof(double)];
-  int64_t count = range.end - range.begin;
-  walk_gather(w, range.begin, count, buffer);
-  w->leaf(buffer, count, value);
+  int64_t index[AC_RANK_MAX], count = range.end - range.begin;
+  const char *from = walk_seek(w, range.begin, index);
+  int inner = w->ndim - 1;
+  if (w->strides_bytes[inner] != w->item_bytes ||
+      count > w->shape[inner] - index[inner]) {
+    walk_gather(w, from, index, count, buffer);
+    from = buffer;
+  }
+  w->leaf(from, count, value);
   return AC_OK;
 }
 
@@ -322,7 +345,7 @@ static ac_status count_elements(const ac_array *array, int64_t *ret_count,
       is_dense &= array->strides_bytes[a] == stride * count;
     is_empty |= extent == 0;
     is_huge |= __builtin_mul_overflow(count, extent, &count) ||
-               count > (INT64_C(1) << 58);
+               count > INT64_C(1) << COUNT_RANK_MAX;
     if (is_huge)
       count = 1;
   }
@@ -357,15 +380,60 @@ static void settle(ac_dtype dtype, ac_scalar *sum) {
   }
 }
 
+/* A sum on its way to a fold. */
+typedef struct job {
+  ac_team *team;
+  const ac_site *site;
+  const ac_monoid *monoid;
+  ac_fold_fn fold;
+  void *ctx;
+} job;
+
+static ac_status reduce(const job *work, int64_t begin, int64_t end,
+                        ac_scalar *ret_sum) {
+  return ac_reduce(work->team, (ac_range){begin, end}, AC__SUM_LEAF, work->site,
+                   work->monoid, work->fold, work->ctx, ret_sum);
+}
+
+/* Sum a long array segment by segment. A region's chunks grow with its length;
+ * so they stay short enough for the caller's poll function to be asked in time
+ * and for a cancelled sum to end. Segments are 2^k leaves, hence nodes of the
+ * tree, and are combined as ac_reduce() combines leaves. */
+static ac_status reduce_segments(const job *work, int64_t count,
+                                 ac_scalar *ret_sum) {
+  ac_scalar ranks[SEGMENT_RANKS]; /* ranks[r] sums 2^r segments */
+  int64_t done = 0;               /* segments; its bits say which ranks hold */
+  for (int64_t begin = 0; begin < count; begin += SEGMENT, done++) {
+    ac_scalar value = zero;
+    int64_t end = count - begin < SEGMENT ? count : begin + SEGMENT;
+    ac_status st = reduce(work, begin, end, &value);
+    if (st != AC_OK)
+      return st;
+    int rank = 0;
+    for (; done >> rank & 1; rank++) {
+      work->monoid->combine(&ranks[rank], &value, work->ctx);
+      value = ranks[rank];
+    }
+    ranks[rank] = value;
+  }
+  int rank = __builtin_ctzll((unsigned long long)done);
+  ac_scalar sum = ranks[rank];
+  while (done >> ++rank != 0)
+    if (done >> rank & 1) {
+      work->monoid->combine(&ranks[rank], &sum, work->ctx);
+      sum = ranks[rank];
+    }
+  *ret_sum = sum;
+  return AC_OK;
+}
+
 /* Fold on the caller if there is one leaf, else on the team. */
-static ac_status run(ac_team *team, int64_t count, ac_dtype dtype,
-                     const ac_site *site, ac_fold_fn fold, void *ctx,
-                     ac_scalar *sum) {
-  ac_range range = {0, count};
+static ac_status run(const job *work, int64_t count, ac_scalar *sum) {
   if (count <= AC__SUM_LEAF)
-    return fold(range, ctx, sum);
-  return ac_reduce(team, range, AC__SUM_LEAF, site, &types[dtype].monoid, fold,
-                   ctx, sum);
+    return work->fold((ac_range){0, count}, work->ctx, sum);
+  if (count <= SEGMENT)
+    return reduce(work, 0, count, sum);
+  return reduce_segments(work, count, sum);
 }
 
 ac_status ac_sum(ac_team *team, const ac_array *array, const ac_site *site,
@@ -387,14 +455,14 @@ ac_status ac_sum(ac_team *team, const ac_array *array, const ac_site *site,
     is_dense = walk_is_dense(&w);
     d.data = w.data;
   }
-  if (count == 0)
-    st = AC_OK;
-  else if (is_dense)
-    st = run(team, count, dtype, site ? site : &sites[dtype], fold_dense, &d,
-             &sum);
-  else
-    st = run(team, count, dtype, site ? site : &sites_gathered[dtype],
-             fold_gathered, &w, &sum);
+  job work = {.team = team, .monoid = &types[dtype].monoid};
+  work.site = site != NULL ? site
+              : is_dense   ? &sites[dtype]
+                           : &sites_gathered[dtype];
+  work.fold = is_dense ? fold_dense : fold_gathered;
+  work.ctx = is_dense ? (void *)&d : (void *)&w;
+  if (count > 0)
+    st = run(&work, count, &sum);
   if (st != AC_OK)
     return st;
   settle(dtype, &sum);

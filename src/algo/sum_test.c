@@ -89,6 +89,17 @@ static void fill(void *data, int dtype, int64_t count) {
 REFERENCE(float, 32)
 REFERENCE(double, 16)
 
+/* The upper part of the tree, over the values of nodes of one rank. */
+static float pairwise(const float *values, int64_t count) {
+  if (count == 1)
+    return values[0];
+  int64_t half = 1;
+  while (half * 2 < count)
+    half *= 2;
+  float left = pairwise(values, half);
+  return left + pairwise(values + half, count - half);
+}
+
 static uint64_t whole(const void *data, int dtype, int64_t count) {
   uint64_t sum = 0;
 #define ADD(suffix, type)                                                      \
@@ -299,6 +310,29 @@ TEST("an array has the bits of its contiguous copy, whatever its strides") {
     }
     if (!CHECK(same(&sum, &want, dtype)))
       printf("  round %d type %d axes %d\n", round, dtype, ndim);
+  }
+}
+
+/* 2^26 elements and more are summed in segments: values that cannot be added in
+ * another order without other bits, from one row that repeats. */
+TEST("a long array has the bits of the promised tree across its segments") {
+  enum { ROW = 1 << 16, ROWS = 5 * 1024 + 1 };
+  static float row[ROW];
+  static float sums[ROWS];
+  int64_t shape[2] = {ROWS, ROW}, strides[2] = {0, sizeof(float)};
+  int64_t dense = ROW, rows = ROWS - 1;
+  fill(row, AC_FLOAT32, ROW);
+  ac_array array = {row, AC_FLOAT32, 2, shape, strides};
+  ac_array one = vector_of(row, AC_FLOAT32, &dense);
+  ac_scalar sum, part;
+  CHECK_INT(ac_sum(NULL, &one, NULL, &part), AC_OK);
+  /* Each row is a node of the tree, so the rows' sums are its leaves. */
+  for (int level = 0; level < ROWS; level++)
+    sums[level] = part.f32;
+  for (int64_t wanted = ROWS; wanted >= rows; wanted--) {
+    shape[0] = wanted;
+    CHECK_INT(ac_sum(NULL, &array, NULL, &sum), AC_OK);
+    CHECK(sum.f32 == pairwise(sums, wanted));
   }
 }
 
