@@ -108,3 +108,13 @@ class Others:
         )
         wall_s, busy_s, own_s = (b - a for a, b in zip(self._start, self._read()))
         return max(0.0, busy_s - own_s, living_s) / wall_s
+
+
+def wait_until_quiet(limit_cores: float, timeout_s: float) -> None:
+    """Wait until others use less than so much of the cores for 0.3 s."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        others = Others([])
+        time.sleep(0.3)
+        if others.cores() <= limit_cores:
+            return

@@ -25,6 +25,7 @@ PAUSE_S = 0.012  # between turns: idle workers must be asleep after 10 ms
 REST_LIMIT_S = 1.0
 TURN_LIMIT_S = 60.0
 OTHERS_LIMIT = 0.05  # of the cores
+QUIET_LIMIT_S = 5.0  # longest wait for others to end, after a disturbed match
 FOREIGN_SETTINGS = ("OMP_", "GOMP_", "KMP_", "TBB_", "ALLCORES_")
 
 
@@ -139,7 +140,12 @@ class Match:
     @property
     def is_disturbed(self) -> bool:
         """Whether others used more of the cores than they may."""
-        return self.others_cores > OTHERS_LIMIT * machine.cores()
+        return self.others_cores > others_limit()
+
+
+def others_limit() -> float:
+    """Return how many cores others may use."""
+    return OTHERS_LIMIT * machine.cores()
 
 
 def rest(players: list[Player]) -> None:
@@ -224,6 +230,7 @@ def play_match(
             quietest = match, turns
         if not match.is_disturbed:
             break
+        machine.wait_until_quiet(others_limit(), QUIET_LIMIT_S)
     for side, turns in zip(sides, quietest[1]):
         side.turns = turns
     return quietest[0]
