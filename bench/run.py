@@ -104,7 +104,8 @@ def main(words: list[str]) -> int:
     print(to_text(rows))
     judged = [row for row in rows if row.holds is not None]
     held = sum(bool(row.holds) for row in judged)
-    print(f"{held} of {len(judged)} goals hold")
+    disturbed = sum(row.is_disturbed for row in judged)
+    print(f"{held} of {len(judged)} goals hold; {disturbed} were disturbed by others")
     report["rows"] = [row.to_json() for row in rows]
     is_whole = not options.ids and options.rounds is None
     print(f"written to {write(report, is_whole).relative_to(build.ROOT)}")

@@ -217,7 +217,9 @@ def play_match(
         If a player fails or an answer is wrong.
     """
     quietest: tuple[Match, list[list[Turn]]] | None = None
-    for _ in range(attempts):
+    for attempt in range(attempts):
+        if attempt:
+            machine.wait_until_quiet(others_limit(), QUIET_LIMIT_S)
         for side in sides:
             side.turns = []
         _play_rounds(sides, warmups)
@@ -230,7 +232,6 @@ def play_match(
             quietest = match, turns
         if not match.is_disturbed:
             break
-        machine.wait_until_quiet(others_limit(), QUIET_LIMIT_S)
     for side, turns in zip(sides, quietest[1]):
         side.turns = turns
     return quietest[0]
