@@ -99,11 +99,12 @@ static void show_search(void) {
 /* ---- A deadline ------------------------------------------------------------
  */
 
+/* A task that gives up says so by its status. */
 static ac_status work_for_ever(void *ctx) {
   (void)ctx;
   while (!ac_cancelled()) {
   }
-  return AC_OK;
+  return AC_E_TIMEOUT;
 }
 
 static void show_deadline(void) {

@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""The tour: what allcores does today, on real work, beside the usual tools.
+
+    make run                        builds, then runs this
+    python examples/tour.py [--small] [--only WORD]
+
+Each row of STEPS is a section: a title and a function. A new capability is a new
+row. A step that finds a wrong answer raises Trouble, and the tour goes on and ends
+with status 1. Pictures go to out/. The C programs are those of examples/c, built by
+`make build`.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import allcores as ac
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = Path(os.environ.get("ALLCORES_BUILD_DIR") or ROOT / "build" / "release")
+SMALL = {"rows": 200, "numbers": 1_000_000, "fib": 15, "primes": 20_000}
+USUAL = {"rows": 4000, "numbers": 100_000_000, "fib": 30, "primes": 200_000}
+
+# What is planned and not there; each becomes a step when it works.
+NOT_YET = (
+    ("set_threads(), threadpool_limits()", "threads of BLAS, numexpr and OpenMP"),
+    ("Parallel(), delayed()", "joblib's loops, on worker processes"),
+    ("Pool, ThreadPool, Executor", "multiprocessing's and concurrent.futures' pools"),
+    ("jit(), prange()", "Numba's compiled loops"),
+    ("vectorize(), guvectorize()", "ufuncs; the Mandelbrot set from Python"),
+    ("evaluate()", "numexpr's array expressions"),
+    ("%%allcores", "Cython's cells, compiled ahead of time"),
+    ("cumsum(), sort(), argsort()", "and scan and sort in C"),
+    ("trace()", "what every core did, as a picture"),
+)
+
+
+class Trouble(Exception):
+    """A step went wrong: a sentence."""
+
+
+class Tour:
+    """What the steps share: sizes, the folder for pictures, what was found."""
+
+    def __init__(self, sizes, out):
+        self.sizes = sizes
+        self.out = out
+        self.found = {}
+
+    def run(self, *command):
+        """Run a program, show its output, and return it."""
+        done = subprocess.run(
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        for line in done.stdout.splitlines():
+            print(f"  {line}")
+        if done.returncode != 0:
+            raise Trouble(f"{Path(command[0]).name} ended with {done.returncode}")
+        return done.stdout
+
+    def run_c(self, name, *arguments):
+        program = BUILD / "examples" / f"example_{name}"
+        if not program.exists():
+            raise Trouble(f"there is no {program}: run `make build`")
+        return self.run(program, *arguments)
+
+    def run_python(self, name, *arguments):
+        script = ROOT / "examples" / "python" / name
+        return self.run(sys.executable, script, *arguments)
+
+
+def number_in(output, name):
+    """Return the number that follows `name` and a colon in a program's output."""
+    found = re.search(rf"^{name}: (\d+)$", output, re.MULTILINE)
+    if not found:
+        raise Trouble(f"no {name!r} in the output")
+    return int(found.group(1))
+
+
+# ---- The steps ---------------------------------------------------------------
+
+
+def show_machine(tour):
+    read = ac.info()
+    print(f"  cores used: {read.cores}")
+    print(f"  because: {read.reason}")
+    quota = "none" if read.quota is None else f"{read.quota:g} processors"
+    print(f"  processors online {read.online}, allowed by affinity {read.affinity}")
+    print(f"  quota {quota}, physical cores {read.physical}, NUMA nodes {read.nodes}")
+    if read.cores == 1:
+        print("  On one core nothing can be faster than serial; it must not be slower.")
+    # Half a core that others use is enough to halve what two cores gain.
+    print(f"  load of the last minute: {os.getloadavg()[0]:.1f} (at rest: near 0)")
+
+
+def show_mandelbrot(tour):
+    image = tour.out / "mandelbrot.pgm"
+    output = tour.run_c("mandelbrot", tour.sizes["rows"], image)
+    tour.found["pixels"] = number_in(output, "sum of the pixels")
+
+
+def show_image(tour):
+    image = tour.out / "mandelbrot.pgm"
+    output = tour.run_python("mandelbrot.py", image)
+    if number_in(output, "sum of the pixels") != tour.found.get("pixels"):
+        raise Trouble("C and Python find other sums of the pixels")
+
+
+def show_sum_c(tour):
+    tour.run_c("sum", tour.sizes["numbers"])
+
+
+def show_sum_python(tour):
+    tour.run_python("sum.py", tour.sizes["numbers"])
+
+
+def show_tasks(tour):
+    tour.run_c("fib", tour.sizes["fib"])
+    tour.run_c("group", tour.sizes["primes"])
+    tour.run_c("hello", 4)
+
+
+def show_not_yet(tour):
+    for name, what in NOT_YET:
+        print(f"  {name:<35} {what}")
+
+
+STEPS = (
+    ("What this machine grants, and why", show_machine),
+    ("The Mandelbrot set in C: ac_for", show_mandelbrot),
+    ("The same picture from Python: allcores.sum", show_image),
+    ("Sums in C: ac_sum, ac_reduce", show_sum_c),
+    ("Sums in Python: allcores.sum", show_sum_python),
+    ("Tasks in C: ac_spawn, ac_group, ac_team_each", show_tasks),
+    ("Planned, and not there yet", show_not_yet),
+)
+
+# ---- Sizes --------------------------------------------------------------------
+
+
+def number_of(path):
+    """Return the number that a file of /sys holds; None if there is none."""
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def available_bytes():
+    """Return the memory that may be taken: free in the machine and the cgroups."""
+    found = []
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            found.append(int(line.split()[1]) * 1024)
+    top = Path("/sys/fs/cgroup")
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, kinds, path = line.split(":", 2)
+        kind = "memory" if "memory" in kinds.split(",") else ""
+        if number != "0" and not kind:
+            continue
+        names = ("memory.max", "memory.current")
+        if kind:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        folder = top / kind / path.lstrip("/")
+        for place in (folder, *folder.parents):
+            limit, used = (number_of(place / name) for name in names)
+            if limit is not None and used is not None:
+                found.append(limit - used)
+            if place == top / kind:
+                break
+    return min(found, default=1 << 30)
+
+
+def fitting(sizes):
+    """Return the sizes, the numbers so few that they fit in half the free memory."""
+    most = max(1_000_000, available_bytes() // 2 // 16)  # sum.py holds two copies
+    if sizes["numbers"] > most:
+        print(f"Memory is short: {most:,} numbers instead of {sizes['numbers']:,}.")
+    return sizes | {"numbers": min(sizes["numbers"], most)}
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(description="What allcores does today.")
+    parser.add_argument("--small", action="store_true", help="sizes for a quick test")
+    parser.add_argument("--only", metavar="WORD", default="", help="steps with WORD")
+    parser.add_argument("--out", metavar="FOLDER", default=str(ROOT / "out"))
+    options = parser.parse_args(arguments)
+    tour = Tour(fitting(SMALL if options.small else USUAL), Path(options.out))
+    tour.out.mkdir(parents=True, exist_ok=True)
+    troubles = []
+    begun = perf_counter()
+    print(f"allcores {ac.__version__}: times are the least of a few rounds;")
+    print("every line's answers were checked against each other")
+    for title, step in STEPS:
+        if options.only not in title:
+            continue
+        print(f"\n{title}", flush=True)
+        try:
+            step(tour)
+        except Trouble as trouble:
+            troubles.append(f"{title}: {trouble}")
+            print(f"  {trouble}")
+    print(f"\nThe tour took {perf_counter() - begun:.0f} s.")
+    for trouble in troubles:
+        print(f"FAILED: {trouble}")
+    return bool(troubles)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
