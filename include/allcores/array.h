@@ -70,7 +70,8 @@ typedef union ac_scalar {
  * NaN and infinity propagate, NaN as the positive quiet one.
  *
  * An array that does not lie in C order in memory is read in C order all the
- * same: a transposed one of floats costs a jump an element.
+ * same, so a transposed one of floats takes a few times as long, and up to 1 MiB
+ * of memory a thread for the while.
  *
  * @param team       Borrowed. NULL = the process's own.
  * @param array      Borrowed; not written to.

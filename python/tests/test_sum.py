@@ -102,6 +102,16 @@ def test_the_bits_do_not_depend_on_the_budget(dtype, budget):
     assert found[0] == found[1] == found[2] == found[3]
 
 
+@pytest.mark.parametrize("dtype", REALS + COMPLEX)
+@pytest.mark.parametrize(
+    "shape", [(700, 900), (3, 200_000), (200_000, 3), (40, 50, 300), (2, 5000, 60)]
+)
+def test_a_large_transposed_array_has_the_bits_of_its_copy(dtype, shape):
+    x = random_array(dtype, shape, 11)
+    for view in (x.T, x.T[::-1], x.swapaxes(-1, -2), x.T[:, 1:], x.T[1::2, ::-1]):
+        assert bits(ac.sum(view)) == bits(ac.sum(np.ascontiguousarray(view)))
+
+
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_integers_wrap_in_64_bits_as_numpys_do(dtype):
     limits = np.iinfo(dtype)

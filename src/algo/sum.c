@@ -6,14 +6,15 @@
  *
  * Three ways to a leaf, the same bits from each:
  *   - it lies in one piece in memory: the kernel reads it there;
- *   - it does not: it is gathered into a buffer on the stack first;
+ *   - it does not: it is gathered into a buffer first, together with its
+ *     neighbours if they share cache lines, as in a transposed array;
  *   - the array has one leaf at most: the caller does it, and no team is asked.
  * Sums of integers do not depend on the order, so their axes are turned and
  * sorted until they lie as nearly in one piece as they can.
  *
- * Invariants: nothing is allocated here; a NaN comes out as the one quiet
- * positive NaN, since which of two NaNs an addition keeps is the compiler's
- * choice.
+ * Invariants: memory is allocated for groups of leaves only; a NaN comes out as
+ * the one quiet positive NaN, since which of two NaNs an addition keeps is the
+ * compiler's choice.
  *
  * Knows nothing of: threads; ac_reduce() decides who runs which leaf.
  */
@@ -22,6 +23,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__FAST_MATH__)
@@ -32,7 +34,9 @@ _Static_assert(FLT_EVAL_METHOD == 0, "each addition rounds to its own type");
 enum {
   COUNT_RANK_MAX = 58, /* an array has 2^58 elements at most */
   SEGMENT_RANK = 26,   /* one region sums 2^26 at most: 3 ms and more */
-  SEGMENT_RANKS = COUNT_RANK_MAX - SEGMENT_RANK + 1
+  TALLY_RANKS = COUNT_RANK_MAX - SEGMENT_RANK + 1,
+  TILE_ROWS = 8, /* read together where they are neighbours in memory */
+  GROUP_BYTES_MAX = 1 << 20 /* gathered at a time */
 };
 #define SEGMENT (INT64_C(1) << SEGMENT_RANK)
 
@@ -160,6 +164,8 @@ typedef struct walk {
   const char *data;
   int64_t item_bytes;
   ac__sum_leaf_fn leaf;
+  const ac_monoid *monoid;
+  int64_t group; /* elements gathered at a time: 2^k leaves */
   int ndim;
   int64_t shape[AC_RANK_MAX];
   int64_t strides_bytes[AC_RANK_MAX];
@@ -206,42 +212,68 @@ static void walk_straighten(walk *w) {
     walk_push(w, w->shape[a], w->strides_bytes[a]);
 }
 
+/* True if neighbours in memory are rather of different rows than of one. */
+static bool is_across_memory(const walk *w) {
+  return w->ndim > 1 && llabs(w->strides_bytes[w->ndim - 2]) <
+                            llabs(w->strides_bytes[w->ndim - 1]);
+}
+
+/* Elements of a group of leaves that holds a tile of whole rows; one leaf if
+ * the rows are too long to be read together. */
+static int64_t group_elements(int64_t row, int64_t item_bytes) {
+  int64_t group = AC__SUM_LEAF;
+  while (group < TILE_ROWS * row && group * item_bytes < GROUP_BYTES_MAX)
+    group *= 2;
+  return group < 2 * row ? AC__SUM_LEAF : group;
+}
+
 static void walk_init(walk *w, const ac_array *array, ac__sum_leaf_fn leaf) {
   const type_info *type = &types[array->dtype];
   w->data = array->data;
   w->item_bytes = type->item_bytes;
   w->leaf = leaf;
+  w->monoid = &type->monoid;
+  w->group = AC__SUM_LEAF;
   w->ndim = 0;
   for (int a = 0; a < array->ndim; a++)
     walk_push(w, array->shape[a], array->strides_bytes[a]);
   if (type->any_order)
     walk_straighten(w);
+  if (is_across_memory(w))
+    w->group = group_elements(w->shape[w->ndim - 1], w->item_bytes);
 }
 
 static bool walk_is_dense(const walk *w) {
   return w->ndim == 0 || (w->ndim == 1 && w->strides_bytes[0] == w->item_bytes);
 }
 
-/* Copy `count` items that lie `stride` bytes apart. */
-static void gather(char *to, const char *from, int64_t count, int64_t stride,
-                   int64_t item_bytes) {
-  if (stride == item_bytes) {
-    memcpy(to, from, (size_t)(count * item_bytes));
-    return;
-  }
-#define GATHER(size)                                                           \
+/* Copy `count` items that lie `stride` bytes apart to places `step` bytes
+ * apart.
+ */
+static inline void scatter(char *to, const char *from, int64_t count,
+                           int64_t stride, int64_t step, int64_t item_bytes) {
+#define SCATTER(size)                                                          \
   case size:                                                                   \
     for (int64_t i = 0; i < count; i++)                                        \
-      memcpy(to + i * (size), from + i * stride, size);                        \
+      memcpy(to + i * step, from + i * stride, size);                          \
     break
   switch (item_bytes) {
-    GATHER(1);
-    GATHER(2);
-    GATHER(4);
-    GATHER(8);
-    GATHER(16);
+    SCATTER(1);
+    SCATTER(2);
+    SCATTER(4);
+    SCATTER(8);
+    SCATTER(16);
   }
-#undef GATHER
+#undef SCATTER
+}
+
+/* Copy `count` items that lie `stride` bytes apart to one piece. */
+static void gather(char *to, const char *from, int64_t count, int64_t stride,
+                   int64_t item_bytes) {
+  if (stride == item_bytes)
+    memcpy(to, from, (size_t)(count * item_bytes));
+  else
+    scatter(to, from, count, stride, item_bytes, item_bytes);
 }
 
 /* Where element `begin` lies, and its index on every axis. */
@@ -255,30 +287,86 @@ static const char *walk_seek(const walk *w, int64_t begin, int64_t *ret_index) {
   return from;
 }
 
+/* Copy `rows` whole rows of the last axis. Where neighbours in memory are of
+ * different rows they are read together, TILE_ROWS at a time. */
+static void gather_rows(const walk *w, char *to, const char *from,
+                        int64_t rows) {
+  int inner = w->ndim - 1;
+  int64_t extent = w->shape[inner], item = w->item_bytes;
+  int64_t across = w->strides_bytes[inner], down = w->strides_bytes[inner - 1];
+  for (int64_t row = 0; row < rows; row += TILE_ROWS) {
+    int64_t height = rows - row < TILE_ROWS ? rows - row : TILE_ROWS;
+    const char *tile = from + row * down;
+    char *out = to + row * extent * item;
+    for (int64_t i = 0; i < extent; i++)
+      scatter(out + i * item, tile + i * across, height, down, extent * item,
+              item);
+  }
+}
+
 /* Gather `count` elements in C order, from the one at `from` on. */
 static void walk_gather(const walk *w, const char *from, int64_t *index,
                         int64_t count, char *to) {
   int inner = w->ndim - 1;
-  for (;;) {
-    int64_t run = w->shape[inner] - index[inner];
-    if (run > count)
-      run = count;
-    gather(to, from, run, w->strides_bytes[inner], w->item_bytes);
-    to += run * w->item_bytes;
-    count -= run;
-    if (count == 0)
-      return;
-    /* The run ended at the axis's end: carry, as an odometer does. */
-    from -= index[inner] * w->strides_bytes[inner];
-    index[inner] = 0;
-    for (int a = inner - 1;; a--) {
-      from += w->strides_bytes[a];
-      if (++index[a] < w->shape[a])
-        break;
-      from -= index[a] * w->strides_bytes[a];
+  int64_t extent = w->shape[inner];
+  bool has_tiles = is_across_memory(w);
+  while (count > 0) {
+    int moved = inner; /* the axis along which elements are taken */
+    int64_t steps = extent - index[inner], taken;
+    if (has_tiles && index[inner] == 0 && count >= 2 * extent) {
+      moved = inner - 1;
+      steps = w->shape[moved] - index[moved];
+      if (steps > count / extent)
+        steps = count / extent;
+      taken = steps * extent;
+      gather_rows(w, to, from, steps);
+    } else {
+      taken = steps = steps < count ? steps : count;
+      gather(to, from, steps, w->strides_bytes[inner], w->item_bytes);
+    }
+    to += taken * w->item_bytes;
+    count -= taken;
+    /* Carry, as an odometer does. */
+    from += steps * w->strides_bytes[moved];
+    index[moved] += steps;
+    for (int a = moved; a > 0 && index[a] == w->shape[a]; a--) {
+      from += w->strides_bytes[a - 1] - w->shape[a] * w->strides_bytes[a];
       index[a] = 0;
+      index[a - 1]++;
     }
   }
+}
+
+/* ---- Combining pairwise by index ------------------------------------------
+ */
+
+/* Sums of nodes of one rank, combined as ac_reduce() combines leaves: as a
+ * binary counter carries, what is left at the end from the right. */
+typedef struct tally {
+  const ac_monoid *monoid;
+  int64_t count;                /* its bits say which ranks hold a value */
+  ac_scalar ranks[TALLY_RANKS]; /* ranks[r] sums 2^r nodes */
+} tally;
+
+static void tally_add(tally *t, ac_scalar value) {
+  int rank = 0;
+  for (; t->count >> rank & 1; rank++) {
+    t->monoid->combine(&t->ranks[rank], &value, NULL);
+    value = t->ranks[rank];
+  }
+  t->ranks[rank] = value;
+  t->count++;
+}
+
+static ac_scalar tally_sum(tally *t) {
+  int rank = __builtin_ctzll((unsigned long long)t->count);
+  ac_scalar sum = t->ranks[rank];
+  while (t->count >> ++rank != 0)
+    if (t->count >> rank & 1) {
+      t->monoid->combine(&t->ranks[rank], &sum, NULL);
+      sum = t->ranks[rank];
+    }
+  return sum;
 }
 
 /* ---- Folds -----------------------------------------------------------------
@@ -309,6 +397,32 @@ static ac_status fold_gathered(ac_range range, void *ctx, void *value) {
     from = buffer;
   }
   w->leaf(from, count, value);
+  return AC_OK;
+}
+
+/* Fold a group of leaves, a node of the tree, that is gathered as a whole: its
+ * leaves share cache lines. */
+static ac_status fold_group(ac_range range, void *ctx, void *value) {
+  const walk *w = ctx;
+  int64_t index[AC_RANK_MAX], count = range.end - range.begin;
+  char *buffer = malloc((size_t)(count * w->item_bytes));
+  tally leaves = {.monoid = w->monoid, .count = 0};
+  if (buffer == NULL)
+    return ac__fail(AC_E_NOMEM, "ac_sum", "Sum a copy in C order.",
+                    "memory to turn %lld elements into C order was refused",
+                    (long long)count);
+  const char *from = walk_seek(w, range.begin, index);
+  walk_gather(w, from, index, count, buffer);
+  for (int64_t at = 0; at < count; at += AC__SUM_LEAF) {
+    int64_t left = count - at;
+    ac_scalar leaf = zero;
+    w->leaf(buffer + at * w->item_bytes,
+            left < AC__SUM_LEAF ? left : AC__SUM_LEAF, &leaf);
+    tally_add(&leaves, leaf);
+  }
+  free(buffer);
+  ac_scalar sum = tally_sum(&leaves);
+  w->monoid->combine(value, &sum, NULL);
   return AC_OK;
 }
 
@@ -385,45 +499,33 @@ typedef struct job {
   ac_team *team;
   const ac_site *site;
   const ac_monoid *monoid;
+  int64_t grain; /* elements a fold: 2^k leaves */
   ac_fold_fn fold;
   void *ctx;
 } job;
 
 static ac_status reduce(const job *work, int64_t begin, int64_t end,
                         ac_scalar *ret_sum) {
-  return ac_reduce(work->team, (ac_range){begin, end}, AC__SUM_LEAF, work->site,
+  return ac_reduce(work->team, (ac_range){begin, end}, work->grain, work->site,
                    work->monoid, work->fold, work->ctx, ret_sum);
 }
 
 /* Sum a long array segment by segment. A region's chunks grow with its length;
  * so they stay short enough for the caller's poll function to be asked in time
- * and for a cancelled sum to end. Segments are 2^k leaves, hence nodes of the
- * tree, and are combined as ac_reduce() combines leaves. */
+ * and for a cancelled sum to end. Segments are 2^k leaves: nodes of the tree.
+ */
 static ac_status reduce_segments(const job *work, int64_t count,
                                  ac_scalar *ret_sum) {
-  ac_scalar ranks[SEGMENT_RANKS]; /* ranks[r] sums 2^r segments */
-  int64_t done = 0;               /* segments; its bits say which ranks hold */
-  for (int64_t begin = 0; begin < count; begin += SEGMENT, done++) {
+  tally segments = {.monoid = work->monoid, .count = 0};
+  for (int64_t begin = 0; begin < count; begin += SEGMENT) {
     ac_scalar value = zero;
     int64_t end = count - begin < SEGMENT ? count : begin + SEGMENT;
     ac_status st = reduce(work, begin, end, &value);
     if (st != AC_OK)
       return st;
-    int rank = 0;
-    for (; done >> rank & 1; rank++) {
-      work->monoid->combine(&ranks[rank], &value, work->ctx);
-      value = ranks[rank];
-    }
-    ranks[rank] = value;
+    tally_add(&segments, value);
   }
-  int rank = __builtin_ctzll((unsigned long long)done);
-  ac_scalar sum = ranks[rank];
-  while (done >> ++rank != 0)
-    if (done >> rank & 1) {
-      work->monoid->combine(&ranks[rank], &sum, work->ctx);
-      sum = ranks[rank];
-    }
-  *ret_sum = sum;
+  *ret_sum = tally_sum(&segments);
   return AC_OK;
 }
 
@@ -450,7 +552,8 @@ ac_status ac_sum(ac_team *team, const ac_array *array, const ac_site *site,
   ac__sum_leaf_fn leaf = ac__sum_leaf(dtype, AC__SUM_BEST);
   dense d = {array->data, types[dtype].item_bytes, leaf};
   walk w;
-  if (!is_dense && count > 0) {
+  is_dense |= count == 0;
+  if (!is_dense) {
     walk_init(&w, array, leaf);
     is_dense = walk_is_dense(&w);
     d.data = w.data;
@@ -459,7 +562,10 @@ ac_status ac_sum(ac_team *team, const ac_array *array, const ac_site *site,
   work.site = site != NULL ? site
               : is_dense   ? &sites[dtype]
                            : &sites_gathered[dtype];
-  work.fold = is_dense ? fold_dense : fold_gathered;
+  work.grain = is_dense || count <= AC__SUM_LEAF ? AC__SUM_LEAF : w.group;
+  work.fold = is_dense                    ? fold_dense
+              : work.grain > AC__SUM_LEAF ? fold_group
+                                          : fold_gathered;
   work.ctx = is_dense ? (void *)&d : (void *)&w;
   if (count > 0)
     st = run(&work, count, &sum);

@@ -313,6 +313,35 @@ TEST("an array has the bits of its contiguous copy, whatever its strides") {
   }
 }
 
+TEST("a large array across memory has the bits of its contiguous copy") {
+  enum { SIDE = 3000, LONG = SIDE * 300 };
+  static double data[LONG + 1], flat[LONG];
+  static const int64_t sides[] = {2, 7, 300, 1500, 3000, 90000, LONG / 2};
+  fill(data, AC_FLOAT64, LONG + 1);
+  for (int dtype = AC_FLOAT32; dtype < AC_DTYPE_COUNT; dtype++)
+    for (size_t s = 0; s < sizeof sides / sizeof *sides; s++)
+      for (int turned = 0; turned < 2; turned++) {
+        int64_t item = item_bytes[dtype], rows = sides[s], head = 1;
+        int64_t columns = LONG * 8 / item / rows, count = rows * columns;
+        if (rows % 3 == 0) /* a third axis outside */
+          rows /= head = 3;
+        int64_t shape[3] = {head, rows, columns};
+        int64_t strides[3] = {item * rows, item, item * rows * head};
+        ac_array array = {data, (ac_dtype)dtype, 3, shape, strides};
+        if (turned) {
+          array.data = (const char *)data + item * (rows - 1);
+          strides[1] = -item;
+        }
+        ac_array copied = vector_of(flat, dtype, &count);
+        ac_scalar sum, want;
+        flatten(&array, (char *)flat);
+        CHECK_INT(ac_sum(NULL, &array, NULL, &sum), AC_OK);
+        CHECK_INT(ac_sum(NULL, &copied, NULL, &want), AC_OK);
+        if (!CHECK(same(&sum, &want, dtype)))
+          printf("  type %d rows %d\n", dtype, (int)rows);
+      }
+}
+
 /* 2^26 elements and more are summed in segments: values that cannot be added in
  * another order without other bits, from one row that repeats. */
 TEST("a long array has the bits of the promised tree across its segments") {
