@@ -51,8 +51,8 @@ typedef LEAF_ELEMENT LEAF_IN
 #if LEAF_BYTES == 16
 #define LEAF_STEP                                                              \
   LEAF_ADD(0)                                                                  \
-  LEAF_ADD(1) LEAF_ADD(2) LEAF_ADD(3) LEAF_ADD(4) LEAF_ADD(5) LEAF_ADD(6)      \
-      LEAF_ADD(7)
+  LEAF_ADD(1)                                                                  \
+  LEAF_ADD(2) LEAF_ADD(3) LEAF_ADD(4) LEAF_ADD(5) LEAF_ADD(6) LEAF_ADD(7)
 #else
 #define LEAF_STEP LEAF_ADD(0) LEAF_ADD(1) LEAF_ADD(2) LEAF_ADD(3)
 #endif
