@@ -15,7 +15,7 @@
 typedef struct member {
   ac_worker *helper;
   uint32_t before;       /* code of its mailbox when it was claimed */
-  _Atomic int64_t base;  /* its bottom when it began; INT64_MAX = not yet */
+  _Atomic int64_t base;  /* its bottom when it began; INT64_MAX = not inside */
 } member;
 
 typedef struct gang {
@@ -71,6 +71,9 @@ static void run_member(const ac__mail *mail, ac_worker *worker) {
   ac__frame_pop(worker, &frame);
   if (status != AC_OK)
     ac__region_fail(&gang->region, status);
+  /* relaxed: as above; what the helper exposes from now on is not ours */
+  atomic_store_explicit(&gang->members[mail->index].base, INT64_MAX,
+                        memory_order_relaxed);
   AC__COUNT(worker, shared_writes);
   ac__pending_end(&gang->pending, owner);
 }
