@@ -48,14 +48,15 @@ typedef LEAF_ELEMENT LEAF_IN
     memcpy(&in, from + (j) * sizeof in, sizeof in);                            \
     acc##j += __builtin_convertvector(LEAF_TAKE(in), LEAF_ACC);                \
   }
+/* clang-format off */
 #if LEAF_BYTES == 16
 #define LEAF_STEP                                                              \
-  LEAF_ADD(0)                                                                  \
-  LEAF_ADD(1)                                                                  \
-  LEAF_ADD(2) LEAF_ADD(3) LEAF_ADD(4) LEAF_ADD(5) LEAF_ADD(6) LEAF_ADD(7)
+  LEAF_ADD(0) LEAF_ADD(1) LEAF_ADD(2) LEAF_ADD(3)                              \
+  LEAF_ADD(4) LEAF_ADD(5) LEAF_ADD(6) LEAF_ADD(7)
 #else
 #define LEAF_STEP LEAF_ADD(0) LEAF_ADD(1) LEAF_ADD(2) LEAF_ADD(3)
 #endif
+/* clang-format on */
 
 LEAF_TARGET static void LEAF_NAME(const void *data, int64_t count,
                                   void *value) {
