@@ -141,4 +141,4 @@ format: $(VENV)/.tools-lint
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf build $(VENV) .bench-venv
+	rm -rf build $(VENV) .bench-venv out dist
