@@ -19,7 +19,7 @@
  * its mailbox and the caller takes back what nobody has begun.
  *
  * Invariants
- *  - `pending` counts members other than the owner, mails and tickets out; the
+ *  - the region's `pending` counts members other than the owner, mails and tickets out; the
  *    loop's memory lives until it is zero.
  *  - A unit is in one part or in one member's hands; it is run once, or left out
  *    if the region is cancelled.
@@ -30,7 +30,6 @@
 #include "algo/loop.h"
 #include "algo/cost.h"
 #include "base/status.h"
-#include "team/pending.h"
 #include "team/team.h"
 
 enum {
@@ -42,6 +41,7 @@ enum {
   LAG_NS = 150,            /* until a mailed helper begins */
   PIECE_NS = 400,          /* least work handed to a helper that is awake */
   PIECES_MAX = 8,
+  PATIENCE = 32,           /* polls before an owner takes pieces back */
   PART_NS = 1000,          /* least work for which a thread is counted on */
   INVITATIONS_MAX = 12     /* halvings of the widest team */
 };
@@ -49,7 +49,8 @@ enum {
 /* The units left to one member: next in the low half, end in the high. */
 typedef struct part {
   alignas(AC__LINE) _Atomic uint64_t range;
-  _Atomic(ac_worker *) worker; /* who is here now; NULL = nobody */
+  _Atomic uint32_t stay;       /* odd while a member is here; counts on */
+  _Atomic(ac_worker *) worker; /* who is, or was, here */
   _Atomic int64_t base;        /* its bottom when it came */
 } part;
 
@@ -61,8 +62,7 @@ typedef struct loop {
   part *parts;
   double unit_ns; /* expected; 0 = unknown */
   bool is_quiet;  /* its tickets wake nobody */
-  alignas(AC__LINE) ac__pending pending;
-  _Atomic uint64_t busy;    /* ticks that all chunks took, of those who left */
+  alignas(AC__LINE) _Atomic uint64_t busy;    /* ticks that all chunks took, of those who left */
   _Atomic uint32_t members; /* that ever came, beside the owner */
   _Atomic int32_t high;     /* parts [0, high) may hold units */
   _Atomic uint64_t used[AC__WIDTH_MAX / 64]; /* bit i: part i has a member */
@@ -183,31 +183,42 @@ typedef struct member {
   ac__invitation invitations[INVITATIONS_MAX];
 } member;
 
-static void join_by_mail(const ac__mail *mail, ac_worker *worker);
+static ac_status join_by_mail(ac_range helpers, void *ctx);
 
 /* Hand the loop to idle helpers with numbers in [first, last): to one at the
  * middle, which is to hand it to those above, then the lower half likewise. */
 static void spread(member *member, int32_t first, int32_t last) {
   loop *loop = member->loop;
-  ac__mail mail = {.run = join_by_mail,
-                   .subject = loop,
-                   .cpu = ac__cpu_current()};
+  ac__piece piece = {.body = join_by_mail, .ctx = loop};
   while (first < last && member->invitation_count < INVITATIONS_MAX) {
     int32_t middle = first + (last - first) / 2;
     ac__invitation *invitation = &member->invitations[member->invitation_count];
-    mail.last = last;
-    ac__pending_add(&loop->pending, 1);
+    piece.range.end = last;
+    ac__pending_add(&loop->region.pending, 1);
     AC__COUNT(member->worker, shared_writes);
-    if (ac__team_invite(member->worker, &mail, middle, last, AC__REACH_ASLEEP,
-                        invitation)) {
+    if (ac__team_invite(member->worker, &piece, middle, last,
+                        AC__REACH_ASLEEP, invitation)) {
       member->invitation_count++;
     } else {
       /* relaxed: we hold the loop; the count cannot reach zero */
-      atomic_fetch_sub_explicit(&loop->pending, 1, memory_order_relaxed);
+      atomic_fetch_sub_explicit(&loop->region.pending, 1, memory_order_relaxed);
       AC__COUNT(member->worker, shared_writes);
     }
     last = middle;
   }
+}
+
+/* Has every part a member? */
+static bool is_full(const loop *loop) {
+  int32_t width = loop->region.width;
+  for (int32_t word = 0; word * 64 < width; word++) {
+    int32_t parts = width - word * 64 < 64 ? width - word * 64 : 64;
+    /* relaxed: a hint */
+    if (__builtin_popcountll(atomic_load_explicit(
+            &loop->used[word], memory_order_relaxed)) < parts)
+      return false;
+  }
+  return true;
 }
 
 /* Keep a ticket in the deque while units are left for others. */
@@ -217,17 +228,17 @@ static void offer(member *member) {
       !ac__job_is_gone(member->worker, member->ticket))
     return;
   member->ticket = -1;
-  if (loop->region.width == 1)
+  if (is_full(loop))
     return;
   int64_t bottom = member->worker->head.bottom;
-  ac__pending_add(&loop->pending, 1);
+  ac__pending_add(&loop->region.pending, 1);
   AC__COUNT(member->worker, shared_writes);
   if (ac__job_push(member->worker, &loop->ticket, loop->is_quiet)) {
     member->ticket = bottom;
     return;
   }
   /* relaxed: as in spread() */
-  atomic_fetch_sub_explicit(&loop->pending, 1, memory_order_relaxed);
+  atomic_fetch_sub_explicit(&loop->region.pending, 1, memory_order_relaxed);
 }
 
 /* Take back what nobody has accepted. */
@@ -241,7 +252,7 @@ static void withdraw(member *member) {
   if (unused == 0)
     return;
   /* relaxed: as in spread() */
-  atomic_fetch_sub_explicit(&member->loop->pending, unused,
+  atomic_fetch_sub_explicit(&member->loop->region.pending, unused,
                             memory_order_relaxed);
   AC__COUNT(member->worker, shared_writes);
 }
@@ -260,10 +271,16 @@ static bool goes_on(member *member, uint32_t ran, uint64_t elapsed,
     member->chunk = fit < 1 ? 1 : (uint32_t)fit;
   }
   if ((double)(now - member->border) * tick_ns >= BORDER_NS) {
+    ac__verdict verdict = ac__border(member->worker);
     member->border = now;
-    return ac__border(member->worker) == AC__GO_ON;
+    /* An owner stays to the end, even if its core is wanted. */
+    return verdict == AC__GO_ON ||
+           (verdict == AC__YIELD && member->worker == loop->region.owner);
   }
-  return ac__frame_status(member->worker->frame) == AC_OK;
+  ac_status status = ac__frame_status(member->worker->frame);
+  if (status != AC_OK)
+    ac__region_fail(&loop->region, status); /* of a region around this one */
+  return status == AC_OK;
 }
 
 /* Run units until none are left, or the region is cancelled, or the core is
@@ -301,6 +318,19 @@ static uint32_t first_chunk(const loop *loop) {
   return units < 1 ? 1 : units > 1e9 ? 1000000000 : (uint32_t)units;
 }
 
+/* Begin or end a stay. Only the part's member does. */
+static void move_stay(part *own) {
+  /* release: pairs with the acquire in stay_of(): who sees it sees worker and
+   * base, and all that was exposed during the stays before */
+  atomic_store_explicit(
+      &own->stay, atomic_load_explicit(&own->stay, memory_order_relaxed) + 1,
+      memory_order_release);
+}
+
+static uint32_t stay_of(const part *part) {
+  return atomic_load_explicit(&part->stay, memory_order_acquire);
+}
+
 /* Take part with the given index; helpers [first, last) are to be invited. */
 static void take_part(loop *loop, ac_worker *worker, int32_t index,
                       int32_t first, int32_t last) {
@@ -314,11 +344,11 @@ static void take_part(loop *loop, ac_worker *worker, int32_t index,
   ac__frame_push(worker, &frame, &loop->region,
                  is_owner ? NULL : loop->region.owner, index);
   if (!is_owner) {
-    /* relaxed: hints for the owner's help() */
+    /* relaxed: published by the stay below */
     atomic_store_explicit(&member.own->base, worker->head.bottom,
                           memory_order_relaxed);
-    /* release: who sees the worker sees its base */
-    atomic_store_explicit(&member.own->worker, worker, memory_order_release);
+    atomic_store_explicit(&member.own->worker, worker, memory_order_relaxed);
+    move_stay(member.own);
     /* relaxed: an owner already blocked did not know of us */
     if (atomic_load_explicit(&loop->region.owner->sleep,
                              memory_order_relaxed) == AC__BLOCKED)
@@ -330,7 +360,7 @@ static void take_part(loop *loop, ac_worker *worker, int32_t index,
   /* relaxed: for the cost alone, read after the join */
   atomic_fetch_add_explicit(&loop->busy, member.busy, memory_order_relaxed);
   if (!is_owner)
-    atomic_store_explicit(&member.own->worker, NULL, memory_order_relaxed);
+    move_stay(member.own);
   ac__frame_pop(worker, &frame);
 }
 
@@ -346,11 +376,13 @@ static void join(loop *loop, ac_worker *worker, int32_t first, int32_t last) {
     take_part(loop, worker, index, first, last);
     drop_index(loop, index);
   }
-  ac__pending_end(&loop->pending, owner);
+  ac__pending_end(&loop->region.pending, owner);
 }
 
-static void join_by_mail(const ac__mail *mail, ac_worker *worker) {
-  join(mail->subject, worker, mail->first, mail->last);
+/* A bare piece: its range are the helpers to hand the loop on to. */
+static ac_status join_by_mail(ac_range helpers, void *ctx) {
+  join(ctx, ac__self_tls.worker, (int32_t)helpers.begin, (int32_t)helpers.end);
+  return AC_OK;
 }
 
 static void join_by_ticket(ac__job *job, ac_worker *thief) {
@@ -361,20 +393,33 @@ static void join_by_ticket(ac__job *job, ac_worker *thief) {
 /* ---- The owner's wait ----------------------------------------------------------- */
 
 static bool is_over(void *subject) {
-  return ac__pending_is_over(&((loop *)subject)->pending);
+  return ac__pending_is_over(&((loop *)subject)->region.pending);
 }
 
+typedef struct stay {
+  const part *part;
+  uint32_t number;
+} stay;
+
+static bool stay_goes_on(const void *subject) {
+  const stay *stay = subject;
+  return stay_of(stay->part) == stay->number;
+}
+
+/* Run a job that a member exposes inside this loop. */
 static bool help(void *subject, ac_worker *worker) {
   loop *loop = subject;
   int32_t high = atomic_load_explicit(&loop->high, memory_order_relaxed);
   for (int32_t i = 1; i < high; i++) {
-    /* acquire: pairs with the release in take_part() */
-    ac_worker *other =
-        atomic_load_explicit(&loop->parts[i].worker, memory_order_acquire);
-    if (other != NULL &&
-        ac__help(worker, other,
-                 atomic_load_explicit(&loop->parts[i].base,
-                                      memory_order_relaxed)))
+    part *part = &loop->parts[i];
+    const stay stay = {part, stay_of(part)};
+    const ac__still still = {stay_goes_on, &stay};
+    /* relaxed: of this stay, or else `still` does not hold */
+    if (stay.number % 2 == 1 &&
+        ac__help(worker,
+                 atomic_load_explicit(&part->worker, memory_order_relaxed),
+                 atomic_load_explicit(&part->base, memory_order_relaxed),
+                 &still))
       return true;
   }
   return false;
@@ -385,12 +430,11 @@ static bool ask(void *subject, ac_worker *worker) {
   (void)worker;
   int32_t high = atomic_load_explicit(&loop->high, memory_order_relaxed);
   for (int32_t i = 1; i < high; i++) {
-    ac_worker *other =
-        atomic_load_explicit(&loop->parts[i].worker, memory_order_acquire);
-    if (other != NULL)
-      ac__make_hungry(other);
+    if (stay_of(&loop->parts[i]) % 2 == 1)
+      ac__make_hungry(atomic_load_explicit(&loop->parts[i].worker,
+                                           memory_order_relaxed));
   }
-  return ac__pending_ask(&loop->pending);
+  return ac__pending_ask(&loop->region.pending);
 }
 
 static void await_members(loop *loop, ac_worker *worker) {
@@ -426,7 +470,7 @@ static void deal(loop *loop, int32_t count) {
       range = pack((uint32_t)(units * i / count),
                    (uint32_t)(units * (i + 1) / count));
     atomic_init(&loop->parts[i].range, range);
-    atomic_init(&loop->parts[i].worker, NULL);
+    atomic_init(&loop->parts[i].stay, 0);
   }
 }
 
@@ -436,14 +480,18 @@ static ac_status run_wide(const ac__entry *entry, const ac__work *work,
                           ac__outcome *ret_outcome) {
   ac_worker *worker = entry->worker;
   part parts[width];
-  loop loop = {.ticket.run = join_by_ticket,
-               .work = work,
-               .plan = plan,
-               .parts = parts,
-               .unit_ns = plan->serial_ns / (double)work->units,
-               .is_quiet = plan->serial_ns != 0 && plan->serial_ns < QUIET_NS};
+  loop loop;
   ac__region_init(&loop.region, worker, width);
-  atomic_init(&loop.used[0], 1);
+  loop.ticket.run = join_by_ticket;
+  loop.work = work;
+  loop.plan = plan;
+  loop.parts = parts;
+  loop.unit_ns = plan->serial_ns / (double)work->units;
+  loop.is_quiet = plan->serial_ns != 0 && plan->serial_ns < QUIET_NS;
+  atomic_init(&loop.busy, 0);
+  atomic_init(&loop.members, 0);
+  for (int32_t word = 0; word * 64 < width; word++)
+    atomic_init(&loop.used[word], word == 0);
   int32_t helpers = helpers_worth(&loop, entry->is_top);
   atomic_init(&loop.high, helpers + 1);
   deal(&loop, helpers + 1);
@@ -460,36 +508,34 @@ static ac_status run_wide(const ac__entry *entry, const ac__work *work,
 
 typedef struct brief {
   ac__region region;
-  const ac__work *work;
-  alignas(AC__LINE) ac__pending pending;
+  int32_t sent;
+  ac__invitation invitations[PIECES_MAX];
+  ac_range pieces[PIECES_MAX];
 } brief;
 
-static void run_piece(brief *brief, ac_worker *worker, ac_worker *owner,
-                      ac_range piece, int32_t index) {
-  ac__frame frame;
-  ac__frame_push(worker, &frame, &brief->region, owner, index);
-  ac_status status = brief->work->run(piece, brief->work->ctx);
-  ac__frame_pop(worker, &frame);
-  if (status != AC_OK)
-    ac__region_fail(&brief->region, status);
-}
-
-static void run_mailed_piece(const ac__mail *mail, ac_worker *worker) {
-  brief *brief = mail->subject;
-  ac_worker *owner = brief->region.owner;
-  run_piece(brief, worker, owner, (ac_range){mail->begin, mail->end},
-            mail->index);
-  AC__COUNT(worker, shared_writes);
-  ac__pending_end(&brief->pending, owner);
-}
-
+/* The lanes first: they are the owner's last helpers, and most likely done. */
 static bool brief_is_over(void *subject) {
-  return ac__pending_is_over(&((brief *)subject)->pending);
+  brief *brief = subject;
+  for (int32_t i = 0; i < brief->sent; i++)
+    if (brief->invitations[i].is_by_lane &&
+        !ac__lane_is_done(brief->region.owner,
+                          brief->invitations[i].helper->number))
+      return false;
+  return ac__pending_is_over(&brief->region.pending);
 }
 
 static bool brief_ask(void *subject, ac_worker *worker) {
+  brief *brief = subject;
   (void)worker;
-  return ac__pending_ask(&((brief *)subject)->pending);
+  /* Of helpers by lane nothing is asked: they look at `sleep` (lane.c). */
+  (void)ac__pending_ask(&brief->region.pending);
+  return !brief_is_over(brief);
+}
+
+static void run_own(brief *brief, const ac__work *work, ac_range units) {
+  const ac__piece piece = {.body = work->run, .ctx = work->ctx,
+                           .region = &brief->region, .range = units};
+  ac__piece_run(brief->region.owner, &piece);
 }
 
 /* Units that the owner keeps, of which `helpers` helpers get equal shares of the
@@ -502,54 +548,76 @@ static int64_t owner_share(const ac__work *work, const ac__plan *plan,
   return share > units ? work->units : (int64_t)(share + 0.5);
 }
 
+/* Hand the units from `begin` on to up to `helpers` helpers that are awake;
+ * returns the first unit that nobody got. */
+static int64_t hand_out(brief *brief, const ac__work *work, int64_t begin,
+                        int32_t helpers, int32_t width) {
+  ac_worker *worker = brief->region.owner;
+  ac__piece piece = {.body = work->run, .ctx = work->ctx,
+                     .region = &brief->region};
+  int32_t number = 1;
+  for (int32_t left = helpers; left > 0 && begin < work->units; left--) {
+    ac__invitation *invitation = &brief->invitations[brief->sent];
+    piece.index = brief->sent + 1;
+    piece.range = (ac_range){begin, begin + (work->units - begin + left - 1) / left};
+    /* relaxed: nobody waits yet. A lane counts for itself. */
+    atomic_fetch_add_explicit(&brief->region.pending, 1, memory_order_relaxed);
+    bool is_sent = ac__team_invite(worker, &piece, number, width,
+                                   AC__REACH_AWAKE, invitation);
+    if (!is_sent || invitation->is_by_lane)
+      atomic_fetch_sub_explicit(&brief->region.pending, 1, memory_order_relaxed);
+    if (!is_sent)
+      break;
+    number = invitation->helper->number + 1;
+    brief->pieces[brief->sent++] = piece.range;
+    begin = piece.range.end;
+  }
+  return begin;
+}
+
+/* Run what helpers have not begun, after a moment in which most are done. */
+static void take_back(brief *brief, const ac__work *work) {
+  for (int round = 0; round < PATIENCE; round++) {
+    if (brief_is_over(brief))
+      return;
+    ac__cpu_relax();
+  }
+  for (int32_t i = brief->sent - 1; i >= 0; i--) {
+    ac_range piece = brief->pieces[i];
+    bool is_by_lane = brief->invitations[i].is_by_lane;
+    if (!ac__team_uninvite(brief->region.owner, &brief->invitations[i]))
+      continue;
+    brief->sent--;
+    brief->invitations[i] = brief->invitations[brief->sent];
+    brief->pieces[i] = brief->pieces[brief->sent];
+    if (!is_by_lane)
+      /* relaxed: the owner's own part of the count */
+      atomic_fetch_sub_explicit(&brief->region.pending, 1, memory_order_relaxed);
+    run_own(brief, work, piece);
+  }
+}
+
 static ac_status run_brief(const ac__entry *entry, const ac__work *work,
                            const ac__plan *plan, int32_t width,
                            ac__outcome *ret_outcome) {
-  ac_worker *worker = entry->worker;
-  brief brief = {.work = work};
-  ac__invitation invitations[PIECES_MAX];
-  ac_range pieces[PIECES_MAX];
-  ac__mail mail = {.run = run_mailed_piece,
-                   .subject = &brief,
-                   .cpu = ac__cpu_current()};
+  brief brief;
   int32_t most = (int32_t)(plan->serial_ns / PIECE_NS) - 1;
   int32_t helpers = most < width - 1 ? most : width - 1;
   if (helpers > PIECES_MAX)
     helpers = PIECES_MAX;
+  brief.sent = 0;
+  ac__region_init(&brief.region, entry->worker, width);
   int64_t rest = owner_share(work, plan, helpers);
-  int64_t begin = rest;
-  int32_t sent = 0;
-  int32_t number = 1;
-  ac__region_init(&brief.region, worker, width);
-  for (int32_t left = helpers; left > 0 && begin < work->units; left--) {
-    mail.index = sent + 1;
-    mail.begin = begin;
-    mail.end = begin + (work->units - begin + left - 1) / left;
-    atomic_fetch_add_explicit(&brief.pending, 1, memory_order_relaxed);
-    if (!ac__team_invite(worker, &mail, number, width, AC__REACH_AWAKE,
-                         &invitations[sent])) {
-      atomic_fetch_sub_explicit(&brief.pending, 1, memory_order_relaxed);
-      break;
-    }
-    number = invitations[sent].helper->number + 1;
-    pieces[sent++] = (ac_range){mail.begin, mail.end};
-    begin = mail.end;
-  }
-  ret_outcome->had_help = sent > 0;
-  run_piece(&brief, worker, NULL, (ac_range){0, rest}, 0);
+  int64_t begin = hand_out(&brief, work, rest, helpers, width);
+  ret_outcome->had_help = brief.sent > 0;
+  run_own(&brief, work, (ac_range){0, rest});
   if (begin < work->units)
-    run_piece(&brief, worker, NULL, (ac_range){begin, work->units}, 0);
-  /* Last first: the first has most likely begun. */
-  while (sent > 0 && !brief_is_over(&brief)) {
-    if (!ac__team_uninvite(worker, &invitations[--sent]))
-      continue;
-    run_piece(&brief, worker, NULL, pieces[sent], 0);
-    atomic_fetch_sub_explicit(&brief.pending, 1, memory_order_relaxed);
-  }
+    run_own(&brief, work, (ac_range){begin, work->units});
+  take_back(&brief, work);
   const ac__wait wait = {
       .is_over = brief_is_over, .ask = brief_ask, .subject = &brief};
   ac_status status;
-  while ((status = ac__await(worker, &wait)) != AC_OK) {
+  while ((status = ac__await(entry->worker, &wait)) != AC_OK) {
     ac__region_fail(&brief.region, status);
     if (status == AC_E_FORKED)
       break;

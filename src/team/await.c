@@ -3,8 +3,8 @@
  * A join first helps: it runs jobs made inside what it waits for. With none in
  * sight it spins for a while, since most joins end within microseconds; then it
  * blocks, having asked to be woken at the end and when more of that work appears
- * (sleep.c, 5). With more runnable threads than processors a spin would keep the
- * very thread from running that it waits for, so a preempted spin yields.
+ * (sleep.c, 5). In a team of more threads than cores a spin would keep the very
+ * thread from running that it waits for, so there it blocks at once.
  *
  * Knows nothing of: what is waited for.
  */
@@ -59,7 +59,11 @@ static void block(ac_worker *worker, const ac__wait *wait, bool has_poll) {
 }
 
 ac_status ac__await(ac_worker *worker, const ac__wait *wait) {
-  uint64_t spin_ticks = (uint64_t)(SPIN_NS / ac__tick_ns());
+  /* relaxed: written with the width */
+  bool is_crowded =
+      atomic_load_explicit(&worker->team->is_crowded, memory_order_relaxed);
+  uint64_t spin_ticks =
+      is_crowded ? 0 : (uint64_t)(SPIN_NS / ac__tick_ns());
   for (;;) {
     if (spin(wait, spin_ticks / 16))
       return AC_OK;

@@ -77,10 +77,17 @@ static inline bool ac__deque_looks_full(const ac__worker_head *w,
   return top >= base && top < __atomic_load_n(&w->bottom, __ATOMIC_RELAXED);
 }
 
-/* Thief: the oldest job, if its index is at least `base`; NULL if there is none
- * or a race was lost (*ret_lost). */
+/* Does what a join waits for still go on? Asked between reading a job and claiming
+ * it: a job that was there before it ended was made inside it. Acquires. */
+typedef struct ac__still {
+  bool (*goes_on)(const void *subject);
+  const void *subject;
+} ac__still;
+
+/* Thief: the oldest job, if its index is at least `base` and `still` holds (NULL
+ * = always); NULL if there is none or a race was lost (*ret_lost). */
 static inline ac__job *ac__deque_steal(ac__worker_head *victim, int64_t base,
-                                       bool *ret_lost) {
+                                       const ac__still *still, bool *ret_lost) {
   /* acquire: a top that another thief moved comes with what it saw */
   int64_t top = __atomic_load_n(&victim->top, __ATOMIC_ACQUIRE);
   /* seq_cst: pairs with the fence in ac__deque_take() and ac_sync() */
@@ -92,6 +99,8 @@ static inline ac__job *ac__deque_steal(ac__worker_head *victim, int64_t base,
   /* relaxed: ordered by the acquire of bottom; void if the swap below fails */
   ac__job *job =
       __atomic_load_n(&victim->slots[top & AC__DEQUE_MASK], __ATOMIC_RELAXED);
+  if (still != NULL && !still->goes_on(still->subject))
+    return NULL;
   /* seq_cst: against the owner's swap for the last job and other thieves'; its
    * release half pairs with the acquire in ac__deque_has_room(). */
   if (__atomic_compare_exchange_n(&victim->top, &top, top + 1, false,

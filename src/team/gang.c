@@ -1,21 +1,23 @@
 /* gang.c: ac_team_each: a number of threads that all run at the same time.
  *
- * The caller reserves the mailboxes of enough idle helpers, making spares beyond
- * the team's width where too few are idle, and only then publishes: so either
- * all run or none does, and a gang inside a gang cannot wait for its own parts.
+ * The short way: every helper needed looks at its lane from the caller, since it
+ * worked for it just now; each is handed its call there. The long way: the caller
+ * reserves the mailboxes of enough idle helpers, making spares beyond the team's
+ * width where too few are idle, and only then publishes. Either all run or none
+ * does, and a gang inside a gang cannot wait for its own parts.
+ *
  * Sleepers are woken as a tree: each one that wakes, wakes half of the rest of
  * its share, so that a wake's 6 µs are paid log2(width) times in a row.
  *
  * Knows nothing of: what the bodies do with each other.
  */
 #include "base/status.h"
-#include "team/pending.h"
 #include "team/team.h"
 
 typedef struct member {
   ac_worker *helper;
-  uint32_t before;       /* code of its mailbox when it was claimed */
-  _Atomic int64_t base;  /* its bottom when it began; INT64_MAX = not inside */
+  uint32_t before;      /* code of its mailbox when it was claimed */
+  _Atomic int64_t base; /* its bottom when it began; INT64_MAX = not inside */
 } member;
 
 typedef struct gang {
@@ -23,8 +25,61 @@ typedef struct gang {
   ac_body_fn body;
   void *ctx;
   member *members; /* [0] is the caller's and unused */
-  alignas(AC__LINE) ac__pending pending;
+  int32_t lanes;   /* handed out by lane to the helpers 1 … lanes */
+  _Atomic uint32_t go; /* by lane, to several: GO or NO_GO once all is posted */
 } gang;
+
+enum { WAIT = 0, GO = 1, NO_GO = 2 };
+enum { WAIT_POLLS = 4000 }; /* of a helper that is busy, before a spare is made */
+
+/* ---- The short way --------------------------------------------------------- */
+
+/* A call by lane, when there are several: wait until all of them are posted. */
+static ac_status run_when_all_go(ac_range range, void *ctx) {
+  gang *gang = ctx;
+  uint32_t go;
+  /* acquire: pairs with the release in post_lanes() */
+  while ((go = atomic_load_explicit(&gang->go, memory_order_acquire)) == WAIT)
+    ac__cpu_relax();
+  return go == GO ? gang->body(range, gang->ctx) : AC_OK;
+}
+
+static bool lanes_are_done(const ac_worker *worker, int32_t count) {
+  for (int32_t number = 1; number <= count; number++)
+    if (!ac__lane_is_done(worker, number))
+      return false;
+  return true;
+}
+
+/* Hand out all calls by lane; false, and none will run, if a helper is not there.
+ */
+static bool post_lanes(ac_worker *worker, gang *gang) {
+  int32_t count = gang->region.width - 1;
+  ac__piece piece = {.body = gang->body, .ctx = gang->ctx,
+                     .region = &gang->region};
+  if (count > AC__LANES)
+    return false;
+  if (count > 1) {
+    piece.body = run_when_all_go;
+    piece.ctx = gang;
+  }
+  for (int32_t number = 1; number <= count; number++) {
+    piece.index = number;
+    piece.range = (ac_range){number, number + 1};
+    if (ac__lane_post(worker, number, &piece))
+      continue;
+    /* release: pairs with the acquire above */
+    atomic_store_explicit(&gang->go, NO_GO, memory_order_release);
+    while (!lanes_are_done(worker, number - 1))
+      ac__cpu_relax();
+    return false;
+  }
+  atomic_store_explicit(&gang->go, GO, memory_order_release);
+  gang->lanes = count;
+  return true;
+}
+
+/* ---- The long way ------------------------------------------------------------ */
 
 /* Wake the sleepers among members [first, last): the first of each upper half is
  * told to wake the rest of it (find_share). */
@@ -57,58 +112,39 @@ static void find_share(int32_t index, int32_t first, int32_t last,
   *ret_last = last;
 }
 
-static void run_member(const ac__mail *mail, ac_worker *worker) {
-  gang *gang = mail->subject;
-  ac_worker *owner = gang->region.owner;
-  ac__frame frame;
-  wake_share(gang, worker, mail->first, mail->last);
-  /* relaxed: a hint for who may help */
-  atomic_store_explicit(&gang->members[mail->index].base, worker->head.bottom,
-                        memory_order_relaxed);
-  ac__frame_push(worker, &frame, &gang->region, owner, mail->index);
-  ac_status status =
-      gang->body((ac_range){mail->index, mail->index + 1}, gang->ctx);
-  ac__frame_pop(worker, &frame);
-  if (status != AC_OK)
-    ac__region_fail(&gang->region, status);
-  /* relaxed: as above; what the helper exposes from now on is not ours */
-  atomic_store_explicit(&gang->members[mail->index].base, INT64_MAX,
-                        memory_order_relaxed);
-  AC__COUNT(worker, shared_writes);
-  ac__pending_end(&gang->pending, owner);
+/* A call by mail. */
+static ac_status run_member(ac_range range, void *ctx) {
+  gang *gang = ctx;
+  ac_worker *worker = ac__self_tls.worker;
+  int32_t index = (int32_t)range.begin;
+  int32_t first;
+  int32_t last;
+  find_share(index, 1, gang->region.width, &first, &last);
+  wake_share(gang, worker, first, last);
+  /* release: what the helper exposes from now on is the gang's */
+  atomic_store_explicit(&gang->members[index].base, worker->head.bottom,
+                        memory_order_release);
+  ac_status status = gang->body(range, gang->ctx);
+  /* release: pairs with the acquire in member_goes_on(); no more */
+  atomic_store_explicit(&gang->members[index].base, INT64_MAX,
+                        memory_order_release);
+  return status;
 }
 
-static bool is_over(void *subject) {
-  return ac__pending_is_over(&((gang *)subject)->pending);
-}
-
-static bool help(void *subject, ac_worker *worker) {
-  gang *gang = subject;
-  for (int32_t i = 1; i < gang->region.width; i++) {
-    int64_t base =
-        atomic_load_explicit(&gang->members[i].base, memory_order_relaxed);
-    if (ac__help(worker, gang->members[i].helper, base))
-      return true;
-  }
-  return false;
-}
-
-static bool ask(void *subject, ac_worker *worker) {
-  gang *gang = subject;
-  (void)worker;
-  for (int32_t i = 1; i < gang->region.width; i++)
-    ac__make_hungry(gang->members[i].helper);
-  return ac__pending_ask(&gang->pending);
-}
-
-/* Reserve a helper that is idle or not yet started; start it if need be. */
+/* Reserve a helper that is idle or not yet started; start it if need be. One that
+ * is about to be idle is waited for a moment. */
 static ac_status reserve(ac_team *team, member *member, int32_t *number) {
   for (; *number <= AC__WIDTH_MAX; ++*number) {
     ac_worker *helper = ac__team_helper(team, *number);
     if (helper == NULL)
       return ac__fail(AC_E_NOMEM, "ac_team_each", "Ask for fewer threads.",
                       "memory for thread %d was refused", *number);
-    if (!ac__mail_claim(helper, &member->before))
+    bool is_claimed = ac__mail_claim(helper, &member->before);
+    for (int i = 0; i < WAIT_POLLS && !is_claimed; i++) {
+      ac__cpu_relax();
+      is_claimed = ac__mail_claim(helper, &member->before);
+    }
+    if (!is_claimed)
       continue;
     member->helper = helper;
     atomic_init(&member->base, INT64_MAX);
@@ -146,13 +182,17 @@ static ac_status reserve_all(ac_worker *worker, gang *gang) {
 static void publish_all(ac_worker *worker, gang *gang) {
   int32_t width = gang->region.width;
   int32_t cpu = ac__cpu_current();
+  atomic_init(&gang->region.pending, (uint32_t)width - 1);
   for (int32_t i = 1; i < width; i++) {
-    ac__mail *mail = &gang->members[i].helper->mail;
-    mail->index = i;
-    mail->run = run_member;
-    mail->subject = gang;
-    mail->cpu = cpu;
-    find_share(i, 1, width, &mail->first, &mail->last);
+    ac_worker *helper = gang->members[i].helper;
+    helper->mail.index = i;
+    helper->mail.body = run_member;
+    helper->mail.ctx = gang;
+    helper->mail.region = &gang->region;
+    helper->mail.begin = i;
+    helper->mail.end = i + 1;
+    helper->mail.patron = ac__lane_exists(helper->number) ? worker : NULL;
+    helper->mail.cpu = cpu;
   }
   for (int32_t i = 1; i < width; i++)
     (void)ac__mail_publish(gang->members[i].helper, AC__MAIL_FULL);
@@ -161,26 +201,82 @@ static void publish_all(ac_worker *worker, gang *gang) {
   wake_share(gang, worker, 1, width);
 }
 
-static ac_status run_gang(ac_worker *worker, gang *gang) {
-  ac_status status = reserve_all(worker, gang);
-  if (status != AC_OK)
-    return status;
-  atomic_init(&gang->pending, (uint32_t)gang->region.width - 1);
-  publish_all(worker, gang);
+/* ---- Waiting -------------------------------------------------------------------- */
 
-  ac__frame frame;
-  ac__frame_push(worker, &frame, &gang->region, NULL, 0);
-  status = gang->body((ac_range){0, 1}, gang->ctx);
-  if (status != AC_OK)
-    ac__region_fail(&gang->region, status);
+static bool is_over(void *subject) {
+  gang *gang = subject;
+  return gang->lanes != 0 ? lanes_are_done(gang->region.owner, gang->lanes)
+                          : ac__pending_is_over(&gang->region.pending);
+}
+
+static bool member_goes_on(const void *subject) {
+  const member *member = subject;
+  /* acquire: pairs with the releases in run_member() */
+  return atomic_load_explicit(&member->base, memory_order_acquire) != INT64_MAX;
+}
+
+typedef struct lane_name {
+  const ac_worker *patron;
+  int32_t number;
+} lane_name;
+
+static bool lane_goes_on(const void *subject) {
+  const lane_name *name = subject;
+  return !ac__lane_is_done(name->patron, name->number);
+}
+
+static bool help(void *subject, ac_worker *worker) {
+  gang *gang = subject;
+  for (int32_t i = 1; i <= gang->lanes; i++) {
+    /* A helper is idle when it takes a piece from a lane: until it is done, all
+     * that its deque holds was made in it. */
+    const lane_name name = {worker, i};
+    const ac__still still = {lane_goes_on, &name};
+    ac_worker *helper = atomic_load_explicit(&worker->team->helpers[i],
+                                             memory_order_acquire);
+    if (ac__help(worker, helper, 0, &still))
+      return true;
+  }
+  for (int32_t i = 1; i < gang->region.width && gang->lanes == 0; i++) {
+    const member *member = &gang->members[i];
+    const ac__still still = {member_goes_on, member};
+    /* acquire: as in member_goes_on() */
+    int64_t base = atomic_load_explicit(&member->base, memory_order_acquire);
+    if (ac__help(worker, member->helper, base, &still))
+      return true;
+  }
+  return false;
+}
+
+static bool ask(void *subject, ac_worker *worker) {
+  gang *gang = subject;
+  for (int32_t i = 1; i < gang->region.width; i++)
+    ac__make_hungry(gang->lanes != 0
+                        ? atomic_load_explicit(&worker->team->helpers[i],
+                                               memory_order_acquire)
+                        : gang->members[i].helper);
+  /* By lane, a helper looks at `sleep` after it is done: see lane.c. */
+  return gang->lanes != 0 || ac__pending_ask(&gang->region.pending);
+}
+
+static ac_status run_gang(ac_worker *worker, gang *gang) {
+  if (!post_lanes(worker, gang)) {
+    ac_status status = reserve_all(worker, gang);
+    if (status != AC_OK)
+      return status;
+    publish_all(worker, gang);
+  }
+  const ac__piece own = {.body = gang->body, .ctx = gang->ctx,
+                         .region = &gang->region, .range = {0, 1}};
+  ac__piece_run(worker, &own);
   const ac__wait wait = {
       .is_over = is_over, .help = help, .ask = ask, .subject = gang};
+  ac_status status;
   while ((status = ac__await(worker, &wait)) != AC_OK) {
     ac__region_fail(&gang->region, status);
     if (status == AC_E_FORKED)
       break;
   }
-  ac__frame_pop(worker, &frame);
   return ac__region_finish(&gang->region);
 }
 
@@ -208,7 +304,12 @@ ac_status ac_team_each(ac_team *team, int width, ac_body_fn body, void *ctx) {
     width = ac__team_width(worker->team);
   AC__COUNT(worker, gangs);
   member members[width];
-  gang gang = {.body = body, .ctx = ctx, .members = members};
+  gang gang;
+  gang.body = body;
+  gang.ctx = ctx;
+  gang.members = members;
+  gang.lanes = 0;
+  atomic_init(&gang.go, WAIT);
   ac__region_init(&gang.region, worker, width);
   ac_status status = run_gang(worker, &gang);
   ac__leave(&entry);

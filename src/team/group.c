@@ -269,18 +269,21 @@ static bool help(void *subject, ac_worker *worker) {
   ac_group *group = subject;
   if (run_task(group, worker))
     return true;
-  ac_worker *victim = NULL;
-  int64_t base = 0;
+  ac__job *job = NULL;
+  bool is_lost = false;
+  /* Under the lock, so that no task ends between looking and stealing. */
   pthread_mutex_lock(&group->lock);
-  for (running *running = group->running; running != NULL && victim == NULL;
+  for (running *running = group->running; running != NULL && job == NULL;
        running = running->next)
-    if (running->frame.worker != worker &&
-        ac__deque_looks_full(&running->frame.worker->head, running->base)) {
-      victim = running->frame.worker;
-      base = running->base;
-    }
+    if (running->frame.worker != worker)
+      job = ac__deque_steal(&running->frame.worker->head, running->base, NULL,
+                            &is_lost);
   pthread_mutex_unlock(&group->lock);
-  return victim != NULL && ac__help(worker, victim, base);
+  if (job == NULL)
+    return false;
+  AC__COUNT(worker, steals);
+  job->run(job, worker);
+  return true;
 }
 
 static bool ask(void *subject, ac_worker *worker) {

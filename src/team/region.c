@@ -35,6 +35,21 @@ ac_status ac__region_finish(ac__region *region) {
   return status;
 }
 
+void ac__piece_run(ac_worker *worker, const ac__piece *piece) {
+  ac__region *region = piece->region;
+  ac__frame frame;
+  if (region == NULL) {
+    (void)piece->body(piece->range, piece->ctx);
+    return;
+  }
+  ac__frame_push(worker, &frame, region,
+                 region->owner == worker ? NULL : region->owner, piece->index);
+  ac_status status = piece->body(piece->range, piece->ctx);
+  ac__frame_pop(worker, &frame);
+  if (status != AC_OK)
+    ac__region_fail(region, status);
+}
+
 ac_status ac__frame_status(const ac__frame *frame) {
   bool is_own = true;
   while (frame != NULL) {

@@ -45,13 +45,20 @@ static bool is_over(void *subject) {
   return __atomic_load_n(&strand->state, __ATOMIC_ACQUIRE) == AC__STRAND_DONE;
 }
 
+static bool goes_on(const void *subject) {
+  const ac_strand *strand = subject;
+  /* acquire: as in is_over() */
+  return __atomic_load_n(&strand->state, __ATOMIC_ACQUIRE) != AC__STRAND_DONE;
+}
+
 static bool help(void *subject, ac_worker *worker) {
-  ac_strand *strand = subject;
+  const ac_strand *strand = subject;
+  const ac__still still = {goes_on, strand};
   /* acquire: pairs with the release in ac__strand_run() */
   ac_worker *thief = __atomic_load_n(&strand->thief, __ATOMIC_ACQUIRE);
   return thief != NULL &&
          ac__help(worker, thief,
-                  __atomic_load_n(&strand->base, __ATOMIC_RELAXED));
+                  __atomic_load_n(&strand->base, __ATOMIC_RELAXED), &still);
 }
 
 static bool ask(void *subject, ac_worker *worker) {

@@ -142,6 +142,8 @@ static void refresh_width(ac_team *team) {
     width = count < 1 ? 1 : count;
   }
   /* relaxed: any thread may see the old width for a while */
+  atomic_store_explicit(&team->is_crowded, width > ac__ledger_slots(),
+                        memory_order_relaxed);
   atomic_store_explicit(&team->width, width, memory_order_relaxed);
   atomic_store_explicit(&team->budget_epoch, epoch, memory_order_relaxed);
 }

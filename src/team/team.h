@@ -11,7 +11,8 @@
 #define AC_TEAM_TEAM_H
 
 #include "team/deque.h"
-#include "team/types.h"
+#include "team/lane.h"
+#include "team/pending.h"
 
 /* ---- The calling thread ------------------------------------------------- */
 
@@ -66,8 +67,14 @@ int32_t ac__team_width(ac_team *team);
 
 static inline void ac__region_init(ac__region *region, ac_worker *owner,
                                    int32_t width) {
-  *region = (ac__region){
-      .outer = owner->frame, .owner = owner, .width = width};
+  /* Field by field: a short region would feel the clearing of padding. */
+  region->outer = owner->frame;
+  region->owner = owner;
+  atomic_init(&region->status, AC_OK);
+  atomic_init(&region->error, NULL);
+  region->deadline_ns = 0;
+  region->width = width;
+  atomic_init(&region->pending, 0);
 }
 
 /* The first non-zero status wins; its text travels with it. */
@@ -117,15 +124,18 @@ typedef enum ac__reach {
   AC__REACH_ASLEEP /* sleeping and unstarted ones too */
 } ac__reach;
 
-/* A message handed to a helper. */
+/* A piece handed to a helper. */
 typedef struct ac__invitation {
   ac_worker *helper;
-  uint32_t state; /* to take it back by */
+  bool is_by_lane;
+  uint32_t state; /* of its mailbox, to take it back by */
 } ac__invitation;
 
-/* Hand `message` to one idle helper with a number in [first, last), trying
- * `first` first. False if none is idle (or the ledger has no core). Counts. */
-bool ac__team_invite(ac_worker *sender, const ac__mail *message, int32_t first,
+/* Hand `piece` to one idle helper with a number in [first, last), trying `first`
+ * first. False if none is idle (or the ledger has no core). Counts. Of a bare
+ * piece (one with no region) the range's begin becomes the helper's number + 1.
+ * The caller has counted the piece in the region's join. */
+bool ac__team_invite(ac_worker *sender, const ac__piece *piece, int32_t first,
                      int32_t last, ac__reach reach, ac__invitation *ret);
 
 /* Take a message back if its receiver has not begun. */
@@ -146,8 +156,12 @@ static inline bool ac__job_is_gone(const ac_worker *worker, int64_t index) {
   return __atomic_load_n(&worker->head.top, __ATOMIC_RELAXED) > index;
 }
 
-/* Try to run one job that `victim` made at or above `base`. */
-bool ac__help(ac_worker *worker, ac_worker *victim, int64_t base);
+/* Try to run one job that `victim` made at or above `base` while `still` held. */
+bool ac__help(ac_worker *worker, ac_worker *victim, int64_t base,
+              const ac__still *still);
+
+/* Call a piece's body on this worker, as a member of its region. */
+void ac__piece_run(ac_worker *worker, const ac__piece *piece);
 
 /* ---- Waiting ------------------------------------------------------------ */
 
@@ -182,7 +196,7 @@ void ac__team_announce(ac_worker *worker);
  * tasks waiting. False if there is none. */
 bool ac__groups_help(ac_worker *worker);
 
-/* ---- Members of a gang (gang.c) and of the fork handlers (fork.c) -------- */
+/* ---- Helpers, for gangs ---------------------------------------------------- */
 
 /* Make sure that the team has a helper of this number; NULL if memory is
  * refused. Takes the lock. */

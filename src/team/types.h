@@ -44,6 +44,7 @@ typedef struct ac__region {
   _Atomic(ac_error *) error;   /* its text, on its way to the owner */
   int64_t deadline_ns;         /* on ac__clock_ns(); 0 = none */
   int32_t width;               /* bound of a member's index */
+  alignas(AC__LINE) _Atomic uint32_t pending; /* parts of its join (pending.h) */
 } ac__region;
 
 typedef struct ac__frame {
@@ -72,19 +73,43 @@ enum {
   AC__MAIL_NEXT = 8     /* added to go on to the next message */
 };
 
-typedef struct ac__mail ac__mail;
-typedef void (*ac__mail_fn)(const ac__mail *mail, ac_worker *worker);
+/* A call of a body that a helper is to make in a region, as its member `index`;
+ * when it has returned, one part of the region's join has ended. With `region`
+ * NULL the body is called bare: it sees to frame and join itself. */
+typedef struct ac__piece {
+  ac_body_fn body;
+  void *ctx;
+  ac__region *region;
+  ac_range range;
+  int32_t index;
+} ac__piece;
 
-struct ac__mail {
+typedef struct ac__mail {
   _Atomic uint32_t state;
-  int32_t index;      /* of the receiver within the region */
-  ac__mail_fn run;
-  void *subject;      /* the loop or gang */
-  int64_t begin, end; /* its piece: iterations, or workers to pass it on to */
-  int32_t first, last; /* helpers that the receiver is to hand mail to */
-  int32_t cpu;        /* the sender's processor */
-};
+  int32_t index;
+  ac_body_fn body;
+  void *ctx;
+  ac__region *region;
+  int64_t begin, end;
+  ac_worker *patron; /* the sender, if it has a lane to the receiver */
+  int32_t cpu;       /* the sender's processor */
+} ac__mail;
 _Static_assert(sizeof(ac__mail) <= AC__LINE, "a mailbox is one line");
+
+/* A line from a worker to one helper; see lane.h. */
+typedef struct ac__lane {
+  alignas(AC__LINE) _Atomic uint32_t post; /* the patron's: number and kind */
+  _Atomic uint32_t done;    /* the helper's: number of the last one finished */
+  _Atomic uint32_t present; /* the helper's: it looks here */
+  int32_t index;
+  ac_body_fn body;
+  void *ctx;
+  ac__region *region;
+  int64_t begin, end;
+} ac__lane;
+_Static_assert(sizeof(ac__lane) == AC__LINE, "a lane is one line");
+
+enum { AC__LANES = 8 }; /* to the helpers 1 … 8 */
 
 /* ---- Worker ------------------------------------------------------------- */
 
@@ -94,6 +119,8 @@ struct ac_worker {
   alignas(AC__LINE) ac__mail mail;
 
   alignas(AC__LINE) _Atomic uint32_t sleep; /* AC__AWAKE or AC__BLOCKED */
+
+  ac__lane lanes[AC__LANES];
 
   alignas(AC__LINE) ac_team *team;
   int32_t number;       /* helper: 1 … ; guest: 0 */
@@ -107,6 +134,9 @@ struct ac_worker {
   uint64_t idle_since;  /* ticks when it last ran out of work */
   uint64_t gap_ticks;   /* learned time between regions */
   uint32_t victim;      /* where the last steal succeeded */
+  uint32_t lane_sent[AC__LANES]; /* last number posted; owner's */
+  ac__lane *lane;       /* helper: where it looks besides; NULL = nowhere */
+  ac_worker *patron;    /* whose lane that is */
   ac__thread thread;
   struct ac_worker *next_own; /* the same thread's places in other teams */
   ac_counters counters; /* owner's; read by others while it changes */
@@ -145,6 +175,7 @@ struct ac_team {
   uint32_t generation;          /* of fork; another means: our threads are gone */
   _Atomic int32_t width;        /* threads in a region, caller included */
   int32_t asked_width;          /* by number; 0 = follows the budget */
+  _Atomic bool is_crowded;      /* more threads than cores: nobody spins */
   _Atomic uint32_t budget_epoch; /* when width was last taken from the budget */
   _Atomic uint64_t start_refused_ns; /* when a thread was last refused; 0 */
   size_t stack_bytes;

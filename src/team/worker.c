@@ -7,7 +7,8 @@
  * claims one for it first.
  *
  * Spinning: 20 µs; 200 µs if regions come 20 to 200 µs apart; not at all if they
- * are further apart, or if a process of the family waits for a core. A helper
+ * are further apart, if the team has more threads than there are cores, or if a
+ * process of the family waits for a core. A helper
  * that was handed work from the processor on which it runs itself leaves that
  * processor before it spins: the kernel may keep both there for ever.
  *
@@ -16,7 +17,6 @@
  *
  * Knows nothing of: what jobs and messages do.
  */
-#include "team/sleep.h"
 #include "team/team.h"
 
 enum {
@@ -64,9 +64,10 @@ static bool sees_work(ac_worker *self) {
   return false;
 }
 
-static bool steal_from(ac_worker *self, ac_worker *victim, int64_t base) {
+static bool steal_from(ac_worker *self, ac_worker *victim, int64_t base,
+                       const ac__still *still) {
   bool is_lost = false;
-  ac__job *job = ac__deque_steal(&victim->head, base, &is_lost);
+  ac__job *job = ac__deque_steal(&victim->head, base, still, &is_lost);
   if (is_lost)
     AC__COUNT(self, steal_misses);
   if (job == NULL)
@@ -77,9 +78,10 @@ static bool steal_from(ac_worker *self, ac_worker *victim, int64_t base) {
   return true;
 }
 
-bool ac__help(ac_worker *worker, ac_worker *victim, int64_t base) {
+bool ac__help(ac_worker *worker, ac_worker *victim, int64_t base,
+              const ac__still *still) {
   return ac__deque_looks_full(&victim->head, base) &&
-         steal_from(worker, victim, base);
+         steal_from(worker, victim, base, still);
 }
 
 /* Run one job or task of anybody's, beginning where the last one was found. */
@@ -90,7 +92,7 @@ static bool run_any(ac_worker *self) {
   for (int32_t i = 0; i < count; i++) {
     int32_t k = (int32_t)((self->victim + (uint32_t)i) % (uint32_t)count);
     ac_worker *other = place(team, helpers, k);
-    if (other != NULL && other != self && ac__help(self, other, 0)) {
+    if (other != NULL && other != self && ac__help(self, other, 0, NULL)) {
       self->victim = (uint32_t)k;
       return true;
     }
@@ -125,6 +127,7 @@ bool ac__helper_start(ac_worker *helper) {
       ac__thread_start(&helper->thread, team->stack_bytes, "allcores",
                        ac__helper_main, helper);
   if (status == AC_OK) {
+    AC__COUNT(helper, threads_started);
     /* release: the team's end (ac_team_destroy) joins what it sees started */
     __atomic_store_n(&helper->is_started, 1, __ATOMIC_RELEASE);
     return true;
@@ -148,10 +151,8 @@ static bool deliver(ac_worker *sender, ac_worker *helper, uint32_t before,
     ac__mail_wake(helper);
     return true;
   }
-  if (ac__helper_start(helper)) {
-    AC__COUNT(sender, threads_started);
+  if (ac__helper_start(helper))
     return true;
-  }
   /* Nobody else changes a FULL or NUDGED mailbox whose helper has no thread. */
   ac__mail_unclaim(helper, AC__MAIL_ABSENT);
   return false;
@@ -228,7 +229,29 @@ bool ac__job_push(ac_worker *worker, ac__job *job, bool is_quiet) {
   return true;
 }
 
-bool ac__team_invite(ac_worker *sender, const ac__mail *message, int32_t first,
+/* Is a helper to be considered at all? */
+static bool is_in_reach(const ac_worker *helper, ac__reach reach) {
+  /* relaxed: a hint; the claim decides */
+  return reach == AC__REACH_ASLEEP ||
+         ac__mail_code(atomic_load_explicit(&helper->mail.state,
+                                            memory_order_relaxed)) ==
+             AC__MAIL_OPEN;
+}
+
+static void write_mail(ac_worker *sender, ac_worker *helper,
+                       const ac__piece *piece) {
+  ac__mail *mail = &helper->mail;
+  mail->index = piece->index;
+  mail->body = piece->body;
+  mail->ctx = piece->ctx;
+  mail->region = piece->region;
+  mail->begin = piece->range.begin;
+  mail->end = piece->range.end;
+  mail->patron = ac__lane_exists(helper->number) ? sender : NULL;
+  mail->cpu = ac__cpu_current();
+}
+
+bool ac__team_invite(ac_worker *sender, const ac__piece *piece, int32_t first,
                      int32_t last, ac__reach reach, ac__invitation *ret) {
   ac_team *team = sender->team;
   for (int32_t number = first; number < last; number++) {
@@ -236,43 +259,38 @@ bool ac__team_invite(ac_worker *sender, const ac__mail *message, int32_t first,
     ac_worker *helper =
         atomic_load_explicit(&team->helpers[number], memory_order_acquire);
     uint32_t before;
-    uint32_t state;
     if (helper == NULL || helper == sender)
       continue;
-    if (reach == AC__REACH_AWAKE &&
-        ac__mail_code(atomic_load_explicit(&helper->mail.state,
-                                           memory_order_relaxed)) !=
-            AC__MAIL_OPEN)
-      continue;
-    if (!ac__mail_claim(helper, &before))
+    ac__piece own = *piece;
+    if (piece->region == NULL)
+      own.range.begin = number + 1;
+    *ret = (ac__invitation){.helper = helper, .is_by_lane = true};
+    if (ac__lane_exists(number) && ac__lane_post(sender, number, &own))
+      return true;
+    if (!is_in_reach(helper, reach) || !ac__mail_claim(helper, &before))
       continue;
     if (before != AC__MAIL_OPEN &&
         (reach == AC__REACH_AWAKE || !fund(helper))) {
-      AC__COUNT(sender, denied);
       ac__mail_unclaim(helper, before);
       if (reach == AC__REACH_AWAKE)
         continue;
+      AC__COUNT(sender, denied);
       return false; /* no core is free: the next one gets none either */
     }
-    helper->mail.index = message->index;
-    helper->mail.run = message->run;
-    helper->mail.subject = message->subject;
-    helper->mail.begin = message->begin;
-    helper->mail.end = message->end;
-    helper->mail.first = number + 1;
-    helper->mail.last = message->last;
-    helper->mail.cpu = message->cpu;
-    if (!deliver(sender, helper, before, AC__MAIL_FULL, &state))
+    write_mail(sender, helper, &own);
+    ret->is_by_lane = false;
+    if (!deliver(sender, helper, before, AC__MAIL_FULL, &ret->state))
       return false;
     AC__COUNT(sender, mails);
-    *ret = (ac__invitation){helper, state};
     return true;
   }
   return false;
 }
 
 bool ac__team_uninvite(ac_worker *sender, const ac__invitation *invitation) {
-  if (!ac__mail_take_back(invitation->helper, invitation->state))
+  if (invitation->is_by_lane
+          ? !ac__lane_revoke(sender, invitation->helper->number)
+          : !ac__mail_take_back(invitation->helper, invitation->state))
     return false;
   AC__COUNT(sender, takebacks);
   AC__COUNT(sender, shared_writes);
@@ -283,6 +301,9 @@ bool ac__team_uninvite(ac_worker *sender, const ac__invitation *invitation) {
 
 /* How long to look about, in ticks, from the gaps between regions. */
 static uint64_t spin_ticks(const ac_worker *self) {
+  /* relaxed: written with the width */
+  if (atomic_load_explicit(&self->team->is_crowded, memory_order_relaxed))
+    return 0;
   double gap_ns = (double)self->gap_ticks * ac__tick_ns();
   double spin_ns = gap_ns < SPIN_SHORT_NS  ? SPIN_SHORT_NS
                    : gap_ns < SPIN_LONG_NS ? SPIN_LONG_NS
@@ -299,31 +320,68 @@ static void learn_gap(ac_worker *self, uint64_t now) {
   self->gap_ticks = (3 * self->gap_ticks + gap) / 4;
 }
 
+/* Stop looking at the lane, running a piece that came at the last moment. */
+static void leave_lane(ac_worker *self) {
+  if (self->lane == NULL)
+    return;
+  ac__lane_detach(self);
+  ac__barrier_heavy();
+  (void)ac__lane_run(self);
+  self->lane = NULL;
+}
+
 static void run_mail(ac_worker *self) {
-  ac__mail mail = {
-      .index = self->mail.index,
-      .run = self->mail.run,
-      .subject = self->mail.subject,
-      .begin = self->mail.begin,
-      .end = self->mail.end,
-      .first = self->mail.first,
-      .last = self->mail.last,
-      .cpu = self->mail.cpu,
-  };
+  const ac__piece piece = {.body = self->mail.body,
+                           .ctx = self->mail.ctx,
+                           .region = self->mail.region,
+                           .range = {self->mail.begin, self->mail.end},
+                           .index = self->mail.index};
+  ac_worker *patron = self->mail.patron;
+  int32_t cpu = self->mail.cpu;
+  leave_lane(self);
   learn_gap(self, ac__ticks());
-  mail.run(&mail, self);
-  self->idle_since = ac__ticks();
-  if (mail.cpu >= 0 && mail.cpu == ac__cpu_current() && spin_ticks(self) != 0)
-    ac__cpu_leave(mail.cpu);
+  ac__piece_run(self, &piece);
+  if (piece.region != NULL) {
+    AC__COUNT(self, shared_writes);
+    ac__pending_end(&piece.region->pending, piece.region->owner);
+  }
+  if (spin_ticks(self) == 0 || ac__is_orphan())
+    return;
+  if (cpu >= 0 && cpu == ac__cpu_current())
+    ac__cpu_leave(cpu);
+  if (patron != NULL && self->token.slot != 0)
+    ac__lane_attach(self, patron);
 }
 
 typedef enum idle_result { IDLE_WORK, IDLE_MAIL, IDLE_OVER } idle_result;
 
-/* Look at the mailbox and around, mailbox OPEN. On return it is BUSY, or, with
- * IDLE_OVER, still OPEN. */
+/* A piece in the lane, mailbox OPEN: close it and run. If the mailbox was claimed
+ * meanwhile the piece runs first all the same. `waited` polls found nothing. */
+static void run_lane(ac_worker *self, uint32_t waited) {
+  bool is_closed = ac__mail_close(self);
+  /* A clock costs as much as a short region: after few polls the gap is none. */
+  uint64_t begun = waited < LOOK_ROUNDS ? self->idle_since : ac__ticks();
+  if (ac__lane_run(self)) {
+    learn_gap(self, begun);
+    self->idle_since = ac__ticks();
+  }
+  if (is_closed)
+    ac__mail_open(self);
+}
+
+static bool has_lane_mail(const ac_worker *self) {
+  return self->lane != NULL && ac__lane_has_piece(self->lane);
+}
+
+/* Look at the mailbox, the lane and around, mailbox OPEN. On return it is BUSY,
+ * or, with IDLE_OVER, still OPEN. */
 static idle_result look_about(ac_worker *self) {
-  uint64_t until = self->idle_since + spin_ticks(self);
   for (uint32_t round = 1;; round++) {
+    if (has_lane_mail(self)) {
+      run_lane(self, round);
+      round = 0;
+      continue;
+    }
     /* acquire: pairs with the release in ac__mail_publish() */
     uint32_t state =
         atomic_load_explicit(&self->mail.state, memory_order_acquire);
@@ -340,7 +398,8 @@ static idle_result look_about(ac_worker *self) {
         return IDLE_WORK;
       continue;
     }
-    if (ac__ticks() >= until || ac__ledger_is_wanted(ac__clock_ns()))
+    if (ac__ticks() - self->idle_since >= spin_ticks(self) ||
+        ac__ledger_is_wanted(ac__clock_ns()))
       return IDLE_OVER;
   }
 }
@@ -421,7 +480,18 @@ static idle_result park(ac_worker *self, reason why) {
   ac__token_release(&self->token);
   AC__COUNT(self, parks);
   AC__COUNT_N(self, shared_writes, 3);
+  if (self->lane != NULL)
+    ac__lane_detach(self);
   ac__park_prepare(self);
+  if (self->lane != NULL) {
+    /* The barrier was ac__park_prepare()'s. The mailbox may be claimed: then
+     * that message waits for the piece. */
+    bool is_closed = ac__lane_has_piece(self->lane) && ac__park_cancel(self);
+    (void)ac__lane_run(self);
+    self->lane = NULL;
+    if (is_closed)
+      return IDLE_WORK;
+  }
   if (why != NO_WORK)
     /* relaxed: pushes need not nudge while a sentinel looks for a core; it
      * wakes others once it has one (pass_on) */
@@ -470,6 +540,7 @@ static bool work_on(ac_worker *self) {
 /* Work that came without mail, mailbox BUSY; then: why it would park. */
 static reason find_work(ac_worker *self) {
   uint64_t begun = ac__ticks();
+  leave_lane(self);
   if (self->number >= ac__team_width(self->team)) {
     ac__token_release(&self->token); /* the budget has narrowed, or a spare */
     return NO_CORE;

@@ -1,0 +1,95 @@
+/* lane.c: see lane.h. */
+#include "team/lane.h"
+#include "team/team.h"
+
+enum { OFFERED = 0, TAKEN = 1, REVOKED = 2, KIND = 3, NEXT = 4 };
+
+bool ac__lane_post(ac_worker *patron, int32_t number, const ac__piece *piece) {
+  ac__lane *lane = &patron->lanes[number - 1];
+  uint32_t *sent = &patron->lane_sent[number - 1];
+  /* relaxed: a hint; asked again below */
+  if (!atomic_load_explicit(&lane->present, memory_order_relaxed))
+    return false;
+  /* relaxed: the patron's own word, TAKEN aside */
+  uint32_t post = atomic_load_explicit(&lane->post, memory_order_relaxed);
+  if ((post & KIND) != REVOKED && !ac__lane_is_done(patron, number))
+    return false;
+  lane->body = piece->body;
+  lane->ctx = piece->ctx;
+  lane->region = piece->region;
+  lane->begin = piece->range.begin;
+  lane->end = piece->range.end;
+  lane->index = piece->index;
+  *sent = (post & ~(uint32_t)KIND) + NEXT;
+  /* release: pairs with the acquire in ac__lane_run() */
+  atomic_store_explicit(&lane->post, *sent | OFFERED, memory_order_release);
+  /* Against ac__lane_detach() and the heavy barrier after it. */
+  if (ac__barrier_is_asymmetric())
+    atomic_signal_fence(memory_order_seq_cst);
+  else
+    atomic_thread_fence(memory_order_seq_cst);
+  AC__COUNT(patron, shared_writes);
+  AC__COUNT(patron, mails);
+  /* acquire: if it has left, it has finished what it took before */
+  if (atomic_load_explicit(&lane->present, memory_order_acquire))
+    return true;
+  return !ac__lane_revoke(patron, number);
+}
+
+bool ac__lane_revoke(ac_worker *patron, int32_t number) {
+  ac__lane *lane = &patron->lanes[number - 1];
+  uint32_t post = patron->lane_sent[number - 1] | OFFERED;
+  /* relaxed: whoever wins alone touches the piece; what it wrote is the
+   * patron's own or comes with `done` */
+  return atomic_compare_exchange_strong_explicit(
+      &lane->post, &post, post | REVOKED, memory_order_relaxed,
+      memory_order_relaxed);
+}
+
+void ac__lane_attach(ac_worker *self, ac_worker *patron) {
+  ac__lane *lane = &patron->lanes[self->number - 1];
+  self->lane = lane;
+  self->patron = patron;
+  /* relaxed: says only that we look */
+  atomic_store_explicit(&lane->present, 1, memory_order_relaxed);
+}
+
+void ac__lane_detach(ac_worker *self) {
+  /* release: what was run before is done, for a patron that sees it left */
+  atomic_store_explicit(&self->lane->present, 0, memory_order_release);
+}
+
+bool ac__lane_run(ac_worker *self) {
+  ac__lane *lane = self->lane;
+  /* acquire: pairs with the release in ac__lane_post() */
+  uint32_t post = atomic_load_explicit(&lane->post, memory_order_acquire);
+  if ((post & KIND) != OFFERED ||
+      post == atomic_load_explicit(&lane->done, memory_order_relaxed))
+    return false;
+  /* acquire: as above */
+  if (!atomic_compare_exchange_strong_explicit(&lane->post, &post, post | TAKEN,
+                                               memory_order_acquire,
+                                               memory_order_relaxed))
+    return false;
+  const ac__piece piece = {.body = lane->body,
+                           .ctx = lane->ctx,
+                           .region = lane->region,
+                           .range = {lane->begin, lane->end},
+                           .index = lane->index};
+  ac_worker *patron = self->patron;
+  ac__piece_run(self, &piece);
+  /* release: pairs with the acquire in ac__lane_is_done() */
+  atomic_store_explicit(&lane->done, post, memory_order_release);
+  AC__COUNT(self, shared_writes);
+  /* A patron that blocks passes a heavy barrier before it looks at `done`. */
+  if (ac__barrier_is_asymmetric())
+    atomic_signal_fence(memory_order_seq_cst);
+  else
+    atomic_thread_fence(memory_order_seq_cst);
+  /* relaxed: a hint; the wake is an exchange */
+  if (atomic_load_explicit(&patron->sleep, memory_order_relaxed) ==
+          AC__BLOCKED &&
+      ac__block_wake(patron))
+    AC__COUNT(self, futex_calls);
+  return true;
+}
