@@ -8,11 +8,12 @@
  *   - it lies in one piece in memory: the kernel reads it there;
  *   - it does not: it is gathered into a buffer first, together with its
  *     neighbours if they share cache lines, as in a transposed array;
- *   - the array has one leaf at most: the caller does it, and no team is asked.
+ *   - the array has a few leaves at most: the caller does it, and no team is
+ *     asked.
  * Sums of integers do not depend on the order, so their axes are turned and
  * sorted until they lie as nearly in one piece as they can.
  *
- * Invariants: memory is allocated for groups of leaves only; a NaN comes out as
+ * Invariants: memory is allocated for gathered groups only; a NaN comes out as
  * the one quiet positive NaN, since which of two NaNs an addition keeps is the
  * compiler's choice.
  *
@@ -35,6 +36,9 @@ enum {
   COUNT_RANK_MAX = 58, /* an array has 2^58 elements at most */
   SEGMENT_RANK = 26,   /* one region sums 2^26 at most: 3 ms and more */
   TALLY_RANKS = COUNT_RANK_MAX - SEGMENT_RANK + 1,
+  DENSE_ALONE = 4096,      /* elements: 0.3 us */
+  DENSE_GROUPS = 16,       /* a group is one leaf up to so many */
+  DENSE_GROUP_MAX = 16384, /* elements: 1 us and more */
   TILE_ROWS = 8, /* read together where they are neighbours in memory */
   GROUP_BYTES_MAX = 1 << 20 /* gathered at a time */
 };
@@ -348,6 +352,13 @@ typedef struct tally {
   ac_scalar ranks[TALLY_RANKS]; /* ranks[r] sums 2^r nodes */
 } tally;
 
+/* The ranks are left alone: clearing them would cost as much as a short leaf.
+ */
+static void tally_init(tally *t, const ac_monoid *monoid) {
+  t->monoid = monoid;
+  t->count = 0;
+}
+
 static void tally_add(tally *t, ac_scalar value) {
   int rank = 0;
   for (; t->count >> rank & 1; rank++) {
@@ -372,17 +383,48 @@ static ac_scalar tally_sum(tally *t) {
 /* ---- Folds -----------------------------------------------------------------
  */
 
+/* *value = *value ∘ the sum of elements in one piece that begin with a leaf. */
+static void sum_leaves(const char *data, int64_t count, int64_t item_bytes,
+                       ac__sum_leaf_fn leaf, const ac_monoid *monoid,
+                       void *value) {
+  if (count <= AC__SUM_LEAF) {
+    leaf(data, count, value);
+    return;
+  }
+  tally leaves;
+  tally_init(&leaves, monoid);
+  for (int64_t at = 0; at < count; at += AC__SUM_LEAF) {
+    int64_t left = count - at;
+    ac_scalar sum = zero;
+    leaf(data + at * item_bytes, left < AC__SUM_LEAF ? left : AC__SUM_LEAF,
+         &sum);
+    tally_add(&leaves, sum);
+  }
+  ac_scalar sum = tally_sum(&leaves);
+  monoid->combine(value, &sum, NULL);
+}
+
 typedef struct dense {
   const char *data;
   int64_t item_bytes;
   ac__sum_leaf_fn leaf;
+  const ac_monoid *monoid;
 } dense;
 
 static ac_status fold_dense(ac_range range, void *ctx, void *value) {
   const dense *d = ctx;
-  d->leaf(d->data + range.begin * d->item_bytes, range.end - range.begin,
-          value);
+  sum_leaves(d->data + range.begin * d->item_bytes, range.end - range.begin,
+             d->item_bytes, d->leaf, d->monoid, value);
   return AC_OK;
+}
+
+/* Leaves that lie in one piece are folded in groups too, to spare their team
+ * the cost of each: few enough that the groups still spread. */
+static int64_t dense_group(int64_t count) {
+  int64_t group = AC__SUM_LEAF;
+  while (count / group > DENSE_GROUPS && group < DENSE_GROUP_MAX)
+    group *= 2;
+  return group;
 }
 
 static ac_status fold_gathered(ac_range range, void *ctx, void *value) {
@@ -406,23 +448,14 @@ static ac_status fold_group(ac_range range, void *ctx, void *value) {
   const walk *w = ctx;
   int64_t index[AC_RANK_MAX], count = range.end - range.begin;
   char *buffer = malloc((size_t)(count * w->item_bytes));
-  tally leaves = {.monoid = w->monoid, .count = 0};
   if (buffer == NULL)
     return ac__fail(AC_E_NOMEM, "ac_sum", "Sum a copy in C order.",
                     "memory to turn %lld elements into C order was refused",
                     (long long)count);
   const char *from = walk_seek(w, range.begin, index);
   walk_gather(w, from, index, count, buffer);
-  for (int64_t at = 0; at < count; at += AC__SUM_LEAF) {
-    int64_t left = count - at;
-    ac_scalar leaf = zero;
-    w->leaf(buffer + at * w->item_bytes,
-            left < AC__SUM_LEAF ? left : AC__SUM_LEAF, &leaf);
-    tally_add(&leaves, leaf);
-  }
+  sum_leaves(buffer, count, w->item_bytes, w->leaf, w->monoid, value);
   free(buffer);
-  ac_scalar sum = tally_sum(&leaves);
-  w->monoid->combine(value, &sum, NULL);
   return AC_OK;
 }
 
@@ -516,7 +549,8 @@ static ac_status reduce(const job *work, int64_t begin, int64_t end,
  */
 static ac_status reduce_segments(const job *work, int64_t count,
                                  ac_scalar *ret_sum) {
-  tally segments = {.monoid = work->monoid, .count = 0};
+  tally segments;
+  tally_init(&segments, work->monoid);
   for (int64_t begin = 0; begin < count; begin += SEGMENT) {
     ac_scalar value = zero;
     int64_t end = count - begin < SEGMENT ? count : begin + SEGMENT;
@@ -529,9 +563,9 @@ static ac_status reduce_segments(const job *work, int64_t count,
   return AC_OK;
 }
 
-/* Fold on the caller if there is one leaf, else on the team. */
+/* Fold on the caller what is too short to be worth a question to the team. */
 static ac_status run(const job *work, int64_t count, ac_scalar *sum) {
-  if (count <= AC__SUM_LEAF)
+  if (count <= (work->fold == fold_dense ? DENSE_ALONE : AC__SUM_LEAF))
     return work->fold((ac_range){0, count}, work->ctx, sum);
   if (count <= SEGMENT)
     return reduce(work, 0, count, sum);
@@ -550,7 +584,7 @@ ac_status ac_sum(ac_team *team, const ac_array *array, const ac_site *site,
     return st;
   ac_dtype dtype = array->dtype;
   ac__sum_leaf_fn leaf = ac__sum_leaf(dtype, AC__SUM_BEST);
-  dense d = {array->data, types[dtype].item_bytes, leaf};
+  dense d = {array->data, types[dtype].item_bytes, leaf, &types[dtype].monoid};
   walk w;
   is_dense |= count == 0;
   if (!is_dense) {
@@ -562,7 +596,9 @@ ac_status ac_sum(ac_team *team, const ac_array *array, const ac_site *site,
   work.site = site != NULL ? site
               : is_dense   ? &sites[dtype]
                            : &sites_gathered[dtype];
-  work.grain = is_dense || count <= AC__SUM_LEAF ? AC__SUM_LEAF : w.group;
+  work.grain = is_dense                ? dense_group(count)
+               : count <= AC__SUM_LEAF ? AC__SUM_LEAF
+                                       : w.group;
   work.fold = is_dense                    ? fold_dense
               : work.grain > AC__SUM_LEAF ? fold_group
                                           : fold_gathered;
