@@ -13,6 +13,7 @@ with status 1. Pictures go to out/. The C programs are those of examples/c, buil
 import argparse
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -97,8 +98,6 @@ def show_machine(tour):
     print(f"  quota {quota}, physical cores {read.physical}, NUMA nodes {read.nodes}")
     if read.cores == 1:
         print("  On one core nothing can be faster than serial; it must not be slower.")
-    # Half a core that others use is enough to halve what two cores gain.
-    print(f"  load of the last minute: {os.getloadavg()[0]:.1f} (at rest: near 0)")
 
 
 def show_mandelbrot(tour):
@@ -142,6 +141,50 @@ STEPS = (
     ("Tasks in C: ac_spawn, ac_group, ac_team_each", show_tasks),
     ("Planned, and not there yet", show_not_yet),
 )
+UNTIMED = {show_machine, show_not_yet}
+
+# ---- What other programs use ---------------------------------------------------
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+DISTURBED = 0.05  # of the cores
+
+
+def machine_busy_s():
+    """Return the processor time that the machine has used, stolen time included;
+    None if the system does not tell.
+    """
+    try:
+        first = Path("/proc/stat").read_text().splitlines()[0]
+        user, nice, system, _, _, irq, softirq, steal = map(int, first.split()[1:9])
+    except (OSError, ValueError, IndexError):
+        return None
+    return (user + nice + system + irq + softirq + steal) * TICK_S
+
+
+def own_busy_s():
+    """Return the processor time that the tour and its programs have used."""
+    uses = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in uses)
+
+
+class Others:
+    """Cores that other programs use, from now on."""
+
+    def __init__(self):
+        self.begun = perf_counter()
+        self.machine_s = machine_busy_s()
+        self.own_s = own_busy_s()
+
+    def warn(self):
+        """Say so if others used so much that the figures prove little."""
+        machine_s = machine_busy_s()
+        if machine_s is None or self.machine_s is None:
+            return
+        others_s = machine_s - self.machine_s - (own_busy_s() - self.own_s)
+        cores = others_s / max(perf_counter() - self.begun, TICK_S)
+        if cores > DISTURBED * os.cpu_count():
+            print(f"  disturbed: other programs used {cores:.2f} cores meanwhile")
+
 
 # ---- Sizes --------------------------------------------------------------------
 
@@ -203,8 +246,11 @@ def main(arguments):
         if options.only not in title:
             continue
         print(f"\n{title}", flush=True)
+        others = Others()
         try:
             step(tour)
+            if step not in UNTIMED:
+                others.warn()
         except Trouble as trouble:
             troubles.append(f"{title}: {trouble}")
             print(f"  {trouble}")

@@ -1,5 +1,8 @@
-/* example.h: what the larger examples share: arguments, a clock, one line of
- * figures.
+/* example.h: what the larger examples share: arguments, a clock, turns, one
+ * line of figures.
+ *
+ * Serial, ours and the peer take turns, so that a machine that is busy for a
+ * while does not favour one of them. What counts is the fastest turn of each.
  *
  * The peer is OpenMP as the compiler brings it, libgomp with gcc. Where there
  * is none, HAS_OPENMP is 0 and the line says so.
@@ -24,7 +27,13 @@ enum { HAS_OPENMP = 0 };
 #define OPENMP_NAME "libgomp"
 #endif
 
-/* The time of the fastest round, in ms; 0 = not run. */
+/* One way to do the work; run is NULL if there is none. */
+typedef struct side {
+  void (*run)(void *ctx);
+  void *ctx;
+} side;
+
+/* The time of the fastest turn, in ms; 0 = not run. */
 typedef struct timing {
   double ours_ms, serial_ms, openmp_ms;
 } timing;
@@ -35,17 +44,33 @@ static inline double now_ms(void) {
   return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
-/* The least time of `rounds` calls of run(ctx). */
-static inline double least_ms(int rounds, void (*run)(void *ctx), void *ctx) {
-  double least = 0;
+/* Give one side its turn; keep the least time. */
+static inline void take_turn(const side *side, double *least_ms) {
+  double begun = now_ms();
+  side->run(side->ctx);
+  double took = now_ms() - begun;
+  if (*least_ms == 0 || took < *least_ms)
+    *least_ms = took;
+}
+
+/* OpenMP's threads go on spinning for some 10 ms after a loop. */
+static inline void let_openmp_rest(void) {
+  const struct timespec rest = {.tv_nsec = 30 * 1000 * 1000};
+  (void)nanosleep(&rest, NULL);
+}
+
+static inline timing take_turns(int rounds, side serial, side ours,
+                                side openmp) {
+  timing t = {0};
   for (int round = 0; round < rounds; round++) {
-    double begun = now_ms();
-    run(ctx);
-    double took = now_ms() - begun;
-    if (round == 0 || took < least)
-      least = took;
+    take_turn(&serial, &t.serial_ms);
+    take_turn(&ours, &t.ours_ms);
+    if (openmp.run == NULL)
+      continue;
+    take_turn(&openmp, &t.openmp_ms);
+    let_openmp_rest();
   }
-  return least;
+  return t;
 }
 
 /* Say what went wrong and end the program, unless all is well. */

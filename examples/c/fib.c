@@ -60,24 +60,23 @@ static void run_openmp(void *ctx) {
 #pragma omp single
   f->value = fib_openmp(f->n);
 }
+#else
+#define run_openmp NULL
 #endif
 
 int main(int argc, char **argv) {
-  call f = {.n = (int)size_argument(argc, argv, 30, 40)};
-  timing t = {0};
+  const int n = (int)size_argument(argc, argv, 30, 40);
+  call serial = {.n = n};
+  call ours = {.n = n};
+  call openmp = {.n = n};
   char what[64];
-  t.serial_ms = least_ms(ROUNDS, run_serial, &f);
-  int64_t value = f.value;
-  f.value = 0;
-  t.ours_ms = least_ms(ROUNDS, run_ours, &f);
-  require(f.value == value, "ours and the serial number differ");
-#ifdef _OPENMP
-  f.value = 0;
-  t.openmp_ms = least_ms(1, run_openmp, &f);
-  require(f.value == value, "OpenMP's number and the serial one differ");
-#endif
-  (void)snprintf(what, sizeof what, "fib(%d), a task for each call", f.n);
+  timing t = take_turns(ROUNDS, (side){run_serial, &serial},
+                        (side){run_ours, &ours}, (side){run_openmp, &openmp});
+  require(ours.value == serial.value, "ours and the serial number differ");
+  require(!HAS_OPENMP || openmp.value == serial.value,
+          "OpenMP's number and the serial one differ");
+  (void)snprintf(what, sizeof what, "fib(%d), a task for each call", n);
   print_timing(what, &t);
-  printf("  fib(%d) = %lld\n", f.n, (long long)value);
+  printf("  fib(%d) = %lld\n", n, (long long)ours.value);
   return 0;
 }

@@ -6,7 +6,7 @@
  * Beside each the serial loop and OpenMP's reduction. All three run the same
  * inner loops: eight sums side by side, so that the compiler may use vectors. A
  * loop with one sum must add in order, and takes several times as long; it is
- * printed too. OpenMP comes last, since its threads go on spinning for a while.
+ * printed too.
  */
 #include "example.h"
 
@@ -81,6 +81,8 @@ static void sum_openmp(void *ctx) {
     sum += n->x[i];
   n->sum = sum;
 }
+#else
+#define sum_openmp NULL
 #endif
 
 /* ---- Mean and variance ------------------------------------------------------
@@ -179,6 +181,8 @@ static void survey_openmp(void *ctx) {
   }
   s->found = all;
 }
+#else
+#define survey_openmp NULL
 #endif
 
 /* ---- The program ------------------------------------------------------------
@@ -203,50 +207,47 @@ static void require_same_bits(const numbers *n, const survey *s) {
           "ac_reduce() on one thread has other bits");
 }
 
-static void show_sum(numbers *n) {
-  timing t = {0};
-  double in_order_ms = least_ms(ROUNDS, sum_in_order, n);
-  double in_order = n->sum;
-  t.serial_ms = least_ms(ROUNDS, sum_serial, n);
-  require(is_near(n->sum, in_order), "the serial sums differ");
-#ifdef _OPENMP
-  double ours = (sum_ours(n), n->sum); /* before OpenMP's threads spin */
-#endif
-  t.ours_ms = least_ms(ROUNDS, sum_ours, n);
-  require(is_near(n->sum, in_order), "ours and the serial sum differ");
-#ifdef _OPENMP
-  t.openmp_ms = least_ms(ROUNDS, sum_openmp, n);
-  require(is_near(n->sum, in_order), "OpenMP's sum and the serial one differ");
-  n->sum = ours;
-#endif
+static void show_sum(numbers *ours) {
+  numbers in_order = *ours;
+  numbers serial = *ours;
+  numbers openmp = *ours;
+  double in_order_ms = 0;
   char what[64];
-  (void)snprintf(what, sizeof what, "sum of %lld doubles", (long long)n->count);
+  take_turn(&(side){sum_in_order, &in_order}, &in_order_ms);
+  timing t = take_turns(ROUNDS, (side){sum_serial, &serial},
+                        (side){sum_ours, ours}, (side){sum_openmp, &openmp});
+  require(is_near(serial.sum, in_order.sum), "the serial sums differ");
+  require(is_near(ours->sum, in_order.sum), "ours and the serial sum differ");
+  require(!HAS_OPENMP || is_near(openmp.sum, in_order.sum),
+          "OpenMP's sum and the serial one differ");
+  (void)snprintf(what, sizeof what, "sum of %lld doubles",
+                 (long long)ours->count);
   print_timing(what, &t);
   printf("  serial with a single sum, in order: %.1f ms\n", in_order_ms);
-  printf("  the sum: %.6f\n", n->sum);
+  printf("  the sum: %.6f\n", ours->sum);
 }
 
-static void show_survey(survey *s) {
-  timing t = {0};
-  t.serial_ms = least_ms(ROUNDS, survey_serial, s);
-  moments serial = s->found;
-  t.ours_ms = least_ms(ROUNDS, survey_ours, s);
-  moments ours = s->found;
-  require(is_near(ours.mean, serial.mean) &&
-              is_near(ours.squares, serial.squares),
-          "ours and the serial moments differ");
-#ifdef _OPENMP
-  t.openmp_ms = least_ms(ROUNDS, survey_openmp, s);
-  require(is_near(s->found.mean, serial.mean) &&
-              is_near(s->found.squares, serial.squares),
-          "OpenMP's moments and the serial ones differ");
-  s->found = ours;
-#endif
+static int are_near(const moments *a, const moments *b) {
+  return a->count == b->count && is_near(a->mean, b->mean) &&
+         is_near(a->squares, b->squares);
+}
+
+static void show_survey(survey *ours) {
+  survey serial = *ours;
+  survey openmp = *ours;
   char what[64];
+  timing t =
+      take_turns(ROUNDS, (side){survey_serial, &serial},
+                 (side){survey_ours, ours}, (side){survey_openmp, &openmp});
+  require(are_near(&ours->found, &serial.found),
+          "ours and the serial moments differ");
+  require(!HAS_OPENMP || are_near(&openmp.found, &serial.found),
+          "OpenMP's moments and the serial ones differ");
   (void)snprintf(what, sizeof what, "mean and variance of %lld doubles",
-                 (long long)s->count);
+                 (long long)ours->count);
   print_timing(what, &t);
-  printf("  mean %.6f, variance %.6f\n", ours.mean, ours.squares / ours.count);
+  printf("  mean %.6f, variance %.6f\n", ours->found.mean,
+         ours->found.squares / ours->found.count);
 }
 
 int main(int argc, char **argv) {
