@@ -475,10 +475,10 @@ static void deal(loop *loop, int32_t count) {
 }
 
 /* Units in parts, on up to `width` threads. */
-static ac_status run_wide(const ac__entry *entry, const ac__work *work,
+static ac_status run_wide(const ac__visit *visit, const ac__work *work,
                           const ac__plan *plan, int32_t width,
                           ac__outcome *ret_outcome) {
-  ac_worker *worker = entry->worker;
+  ac_worker *worker = visit->worker;
   part parts[width];
   loop loop;
   ac__region_init(&loop.region, worker, width);
@@ -492,7 +492,7 @@ static ac_status run_wide(const ac__entry *entry, const ac__work *work,
   atomic_init(&loop.members, 0);
   for (int32_t word = 0; word * 64 < width; word++)
     atomic_init(&loop.used[word], word == 0);
-  int32_t helpers = helpers_worth(&loop, entry->is_top);
+  int32_t helpers = helpers_worth(&loop, visit->is_top);
   atomic_init(&loop.high, helpers + 1);
   deal(&loop, helpers + 1);
   take_part(&loop, worker, 0, 1, helpers + 1);
@@ -597,7 +597,7 @@ static void take_back(brief *brief, const ac__work *work) {
   }
 }
 
-static ac_status run_brief(const ac__entry *entry, const ac__work *work,
+static ac_status run_brief(const ac__visit *visit, const ac__work *work,
                            const ac__plan *plan, int32_t width,
                            ac__outcome *ret_outcome) {
   brief brief;
@@ -606,7 +606,7 @@ static ac_status run_brief(const ac__entry *entry, const ac__work *work,
   if (helpers > PIECES_MAX)
     helpers = PIECES_MAX;
   brief.sent = 0;
-  ac__region_init(&brief.region, entry->worker, width);
+  ac__region_init(&brief.region, visit->worker, width);
   int64_t rest = owner_share(work, plan, helpers);
   int64_t begin = hand_out(&brief, work, rest, helpers, width);
   ret_outcome->had_help = brief.sent > 0;
@@ -617,7 +617,7 @@ static ac_status run_brief(const ac__entry *entry, const ac__work *work,
   const ac__wait wait = {
       .is_over = brief_is_over, .ask = brief_ask, .subject = &brief};
   ac_status status;
-  while ((status = ac__await(entry->worker, &wait)) != AC_OK) {
+  while ((status = ac__await(visit->worker, &wait)) != AC_OK) {
     ac__region_fail(&brief.region, status);
     if (status == AC_E_FORKED)
       break;
@@ -670,8 +670,8 @@ static void count_serial(ac_worker *worker, ac__mode mode, bool is_brief) {
     AC__COUNT(worker, serial_width);
 }
 
-static ac_status run_entered(const ac__entry *entry, const ac__work *work) {
-  ac_worker *worker = entry->worker;
+static ac_status run_entered(const ac__visit *visit, const ac__work *work) {
+  ac_worker *worker = visit->worker;
   ac_status status = ac__frame_status(worker->frame);
   ac__outcome outcome = {0};
   if (status != AC_OK)
@@ -680,14 +680,14 @@ static ac_status run_entered(const ac__entry *entry, const ac__work *work) {
                                 ac__team_width(worker->team));
   int32_t width =
       useful_width(ac__team_width(worker->team), work, &plan);
-  bool is_brief = plan.mode == AC__MODE_AWAKE && entry->is_top && width > 1;
+  bool is_brief = plan.mode == AC__MODE_AWAKE && visit->is_top && width > 1;
   AC__COUNT(worker, regions);
   if (plan.mode == AC__MODE_SMALL)
     status = run_alone(work);
   else if (is_brief)
-    status = run_brief(entry, work, &plan, width, &outcome);
+    status = run_brief(visit, work, &plan, width, &outcome);
   else
-    status = run_wide(entry, work, &plan, width, &outcome);
+    status = run_wide(visit, work, &plan, width, &outcome);
   if (!outcome.had_help)
     count_serial(worker, plan.mode, is_brief);
   if (status == AC_OK)
@@ -696,9 +696,9 @@ static ac_status run_entered(const ac__entry *entry, const ac__work *work) {
 }
 
 ac_status ac__loop(ac_team *team, const ac__work *work) {
-  ac__entry entry;
-  ac_status status = ac__enter(team, &entry) ? run_entered(&entry, work)
+  ac__visit visit;
+  ac_status status = ac__enter(team, &visit) ? run_entered(&visit, work)
                                              : run_outside(work);
-  ac__leave(&entry);
+  ac__leave(&visit);
   return status;
 }

@@ -259,13 +259,8 @@ static bool ask(void *subject, ac_worker *worker) {
   return gang->lanes != 0 || ac__pending_ask(&gang->region.pending);
 }
 
-static ac_status run_gang(ac_worker *worker, gang *gang) {
-  if (!post_lanes(worker, gang)) {
-    ac_status status = reserve_all(worker, gang);
-    if (status != AC_OK)
-      return status;
-    publish_all(worker, gang);
-  }
+/* The caller's call, and the wait for the others. */
+static ac_status run_own(ac_worker *worker, gang *gang) {
   const ac__piece own = {.body = gang->body, .ctx = gang->ctx,
                          .region = &gang->region, .range = {0, 1}};
   ac__piece_run(worker, &own);
@@ -280,8 +275,21 @@ static ac_status run_gang(ac_worker *worker, gang *gang) {
   return ac__region_finish(&gang->region);
 }
 
-static ac_status fail_entry(const ac__entry *entry) {
-  if (entry->before != NULL)
+/* Apart, so that the short way does not pay for the members. */
+__attribute__((noinline)) static ac_status run_long(ac_worker *worker,
+                                                    gang *gang) {
+  member members[gang->region.width];
+  gang->members = members;
+  gang->lanes = 0;
+  ac_status status = reserve_all(worker, gang);
+  if (status != AC_OK)
+    return status;
+  publish_all(worker, gang);
+  return run_own(worker, gang);
+}
+
+static ac_status fail_entry(const ac__visit *visit) {
+  if (visit->before != NULL)
     return ac__fail(AC_E_FORKED, "ac_team_each",
                     "Leave the region first, or start a program by exec.",
                     "the process was forked inside a region");
@@ -290,28 +298,26 @@ static ac_status fail_entry(const ac__entry *entry) {
 }
 
 ac_status ac_team_each(ac_team *team, int width, ac_body_fn body, void *ctx) {
-  ac__entry entry;
+  ac__visit visit;
   if (body == NULL || width < 0 || width > AC__WIDTH_MAX)
     return ac__fail(AC_E_INVAL, "ac_team_each",
                     "Give a body and a width of 1 to 1024, or 0 for the team's.",
                     "width is %d%s", width, body == NULL ? ", body NULL" : "");
-  if (!ac__enter(team, &entry)) {
-    ac__leave(&entry);
-    return width == 1 ? body((ac_range){0, 1}, ctx) : fail_entry(&entry);
+  if (!ac__enter(team, &visit)) {
+    ac__leave(&visit);
+    return width == 1 ? body((ac_range){0, 1}, ctx) : fail_entry(&visit);
   }
-  ac_worker *worker = entry.worker;
+  ac_worker *worker = visit.worker;
   if (width == 0)
     width = ac__team_width(worker->team);
   AC__COUNT(worker, gangs);
-  member members[width];
   gang gang;
   gang.body = body;
   gang.ctx = ctx;
-  gang.members = members;
-  gang.lanes = 0;
   atomic_init(&gang.go, WAIT);
   ac__region_init(&gang.region, worker, width);
-  ac_status status = run_gang(worker, &gang);
-  ac__leave(&entry);
+  ac_status status = post_lanes(worker, &gang) ? run_own(worker, &gang)
+                                               : run_long(worker, &gang);
+  ac__leave(&visit);
   return status;
 }

@@ -245,12 +245,12 @@ ac_status ac_group_spawn(ac_group *group, ac_task task) {
   list_group(group);
   wake_waiters(group); /* a waiter that sleeps may run it */
   pthread_mutex_unlock(&group->lock);
-  ac__entry entry;
-  if (ac__enter(group->team, &entry)) {
-    AC__COUNT(entry.worker, spawns);
-    ac__team_announce(entry.worker);
+  ac__visit visit;
+  if (ac__enter(group->team, &visit)) {
+    AC__COUNT(visit.worker, spawns);
+    ac__team_announce(visit.worker);
   }
-  ac__leave(&entry);
+  ac__leave(&visit);
   return AC_OK;
 }
 
@@ -342,7 +342,7 @@ static ac_status wait_entered(ac_group *group, ac_worker *worker) {
 }
 
 ac_status ac_group_wait(ac_group *group) {
-  ac__entry entry;
+  ac__visit visit;
   if (group == NULL)
     return ac__fail(AC_E_INVAL, "ac_group_wait", "Give a group.",
                     "group is NULL");
@@ -350,17 +350,17 @@ ac_status ac_group_wait(ac_group *group) {
     return ac__fail(AC_E_STATE, "ac_group_wait",
                     "Wait outside, or use a group of its own inside the task.",
                     "the caller is one of the group's own tasks");
-  if (!ac__enter(group->team, &entry)) {
-    ac__leave(&entry);
-    if (entry.before != NULL)
+  if (!ac__enter(group->team, &visit)) {
+    ac__leave(&visit);
+    if (visit.before != NULL)
       return ac__fail(AC_E_FORKED, "ac_group_wait",
                       "Leave the region first, or start a program by exec.",
                       "the process was forked inside a region");
     return ac__fail(AC_E_NOMEM, "ac_group_wait", "",
                     "memory for the thread's place in the team was refused");
   }
-  ac_status status = wait_entered(group, entry.worker);
-  ac__leave(&entry);
+  ac_status status = wait_entered(group, visit.worker);
+  ac__leave(&visit);
   return status;
 }
 

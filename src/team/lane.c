@@ -4,6 +4,12 @@
 
 enum { OFFERED = 0, TAKEN = 1, REVOKED = 2, KIND = 3, NEXT = 4 };
 
+#define WRITE(field, value)                                                    \
+  do {                                                                         \
+    if ((field) != (value))                                                    \
+      (field) = (value);                                                       \
+  } while (0)
+
 bool ac__lane_post(ac_worker *patron, int32_t number, const ac__piece *piece) {
   ac__lane *lane = &patron->lanes[number - 1];
   uint32_t *sent = &patron->lane_sent[number - 1];
@@ -14,12 +20,14 @@ bool ac__lane_post(ac_worker *patron, int32_t number, const ac__piece *piece) {
   uint32_t post = atomic_load_explicit(&lane->post, memory_order_relaxed);
   if ((post & KIND) != REVOKED && !ac__lane_is_done(patron, number))
     return false;
-  lane->body = piece->body;
-  lane->ctx = piece->ctx;
-  lane->region = piece->region;
-  lane->begin = piece->range.begin;
-  lane->end = piece->range.end;
-  lane->index = piece->index;
+  /* A helper that polls the line feels every store to it: leave out those of
+   * what stands there already, as when the same loop runs again. */
+  WRITE(lane->body, piece->body);
+  WRITE(lane->ctx, piece->ctx);
+  WRITE(lane->region, piece->region);
+  WRITE(lane->begin, piece->range.begin);
+  WRITE(lane->end, piece->range.end);
+  WRITE(lane->index, piece->index);
   *sent = (post & ~(uint32_t)KIND) + NEXT;
   /* release: pairs with the acquire in ac__lane_run() */
   atomic_store_explicit(&lane->post, *sent | OFFERED, memory_order_release);

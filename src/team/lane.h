@@ -1,10 +1,10 @@
 /* lane.h: the short way from a thread to a helper that worked for it just now.
  *
- * Every worker has one lane, a cache line, to each of the first helpers. A helper
+ * Every worker has one lane, two cache lines, to each of the first helpers. A helper
  * that has run a message of a worker, its patron, looks at the patron's lane to
  * it as well as at its own mailbox for as long as it spins. The patron then hands
- * it the next piece by writing that line, and sees in the same line that it is
- * done: two line transfers, where the mailbox takes five.
+ * it the next piece by writing the one line, and sees in the other that it is
+ * done: two line transfers, where the mailbox and a count take twice as many.
  *
  * Who posts and who leaves cannot miss each other: the patron stores `post`, then
  * loads `present`; the helper stores `present` = 0, passes a heavy barrier, then

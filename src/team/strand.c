@@ -98,26 +98,26 @@ int ac__sync_slow(ac_worker *worker, ac_strand *strand, int64_t bottom) {
 }
 
 ac_status ac_run(ac_team *team, ac_strand_fn fn, void *arg) {
-  ac__entry entry;
+  ac__visit visit;
   ac__region region;
   ac__frame frame;
   if (fn == NULL)
     return ac__fail(AC_E_INVAL, "ac_run", "Give a function.", "fn is NULL");
-  if (!ac__enter(team, &entry)) {
-    ac__leave(&entry);
-    if (entry.before != NULL)
+  if (!ac__enter(team, &visit)) {
+    ac__leave(&visit);
+    if (visit.before != NULL)
       return ac__fail(AC_E_FORKED, "ac_run",
                       "Leave the region first, or start a program by exec.",
                       "the process was forked inside a region");
     return ac__fail(AC_E_NOMEM, "ac_run", "",
                     "memory for the thread's place in the team was refused");
   }
-  ac_worker *worker = entry.worker;
+  ac_worker *worker = visit.worker;
   AC__COUNT(worker, regions);
   ac__region_init(&region, worker, ac__team_width(worker->team));
   ac__frame_push(worker, &frame, &region, NULL, 0);
   fn(worker, arg);
   ac__frame_pop(worker, &frame);
-  ac__leave(&entry);
+  ac__leave(&visit);
   return ac__region_finish(&region);
 }

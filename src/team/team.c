@@ -354,46 +354,59 @@ static ac_worker *own_place(ac__self *self, ac_team *team) {
   return take_place(self, team);
 }
 
-bool ac__enter(ac_team *team, ac__entry *ret_entry) {
-  ac__self *self = &ac__self_tls;
-  *ret_entry = (ac__entry){.worker = NULL, .before = self->worker};
-  if (self->worker != NULL) {
-    if (ac__is_orphan())
-      return false;
-    if (team == NULL && self->worker->team == ac__team_own())
-      team = self->worker->team;
-    if (self->worker->team == team) {
-      ret_entry->worker = self->worker;
-      return true;
-    }
-  } else if (self->generation != ac__generation()) {
+/* The thread holds a core for as long as it lives, from its first region on;
+ * helpers of a team hold theirs there. */
+static void renew_token(ac__self *self) {
+  if (self->is_helper)
+    return;
+  if (self->token.word == 0)
+    ac__token_enter(&self->token, ac__ledger_word());
+  else
+    ac__token_renew(&self->token);
+}
+
+/* From outside of any region, or from another team's. */
+static bool enter_from_outside(ac__self *self, ac_team *team,
+                               ac__visit *ret_visit) {
+  if (self->worker == NULL && self->generation != ac__generation()) {
     self->own = NULL;
     self->token = (ac__token){0};
     self->is_helper = false;
     self->generation = ac__generation();
   }
-  if (team == NULL)
-    team = ac__team_own();
-  if (team == NULL)
-    return false;
   if (team->generation != ac__generation())
     revive(team);
   ac_worker *worker = own_place(self, team);
   if (worker == NULL)
     return false;
-  if (!self->is_helper && self->worker == NULL) {
-    if (self->token.word == 0)
-      ac__token_enter(&self->token, ac__ledger_word());
-    else
-      ac__token_renew(&self->token);
-  }
-  ret_entry->worker = worker;
-  ret_entry->is_top = true;
+  if (self->worker == NULL)
+    renew_token(self);
+  ret_visit->worker = worker;
+  ret_visit->is_top = true;
   self->worker = worker;
   return true;
 }
 
-void ac__leave(const ac__entry *entry) { ac__self_tls.worker = entry->before; }
+bool ac__enter(ac_team *team, ac__visit *ret_visit) {
+  ac__self *self = &ac__self_tls;
+  ac_worker *before = self->worker;
+  ret_visit->worker = NULL;
+  ret_visit->before = before;
+  ret_visit->is_top = false;
+  if (team == NULL && (team = ac__team_own()) == NULL)
+    return false;
+  if (before != NULL) {
+    if (ac__is_orphan())
+      return false;
+    if (before->team == team) {
+      ret_visit->worker = before;
+      return true;
+    }
+  }
+  return enter_from_outside(self, team, ret_visit);
+}
+
+void ac__leave(const ac__visit *visit) { ac__self_tls.worker = visit->before; }
 
 /* ---- Counters ------------------------------------------------------------------ */
 

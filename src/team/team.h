@@ -45,17 +45,17 @@ static inline bool ac__is_orphan(void) {
   return ac__self_tls.generation != ac__generation();
 }
 
-typedef struct ac__entry {
+typedef struct ac__visit {
   ac_worker *worker; /* the caller's place; NULL: run serially */
   ac_worker *before;
   bool is_top;       /* it was not in this team already */
-} ac__entry;
+} ac__visit;
 
 /* Enter a team (NULL = the process's own). False if the caller must run serially:
  * memory for its place was refused, or it is the child of a fork in mid-region;
- * *ret_entry is then still fit for ac__leave(). */
-bool ac__enter(ac_team *team, ac__entry *ret_entry);
-void ac__leave(const ac__entry *entry);
+ * *ret_visit is then still fit for ac__leave(). */
+bool ac__enter(ac_team *team, ac__visit *ret_visit);
+void ac__leave(const ac__visit *visit);
 
 /* The process's team, made at first use; NULL if memory is refused. */
 ac_team *ac__team_own(void);

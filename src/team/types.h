@@ -96,18 +96,20 @@ typedef struct ac__mail {
 } ac__mail;
 _Static_assert(sizeof(ac__mail) <= AC__LINE, "a mailbox is one line");
 
-/* A line from a worker to one helper; see lane.h. */
+/* From a worker to one helper; see lane.h. One line that the patron writes, and
+ * one that the helper writes and the patron polls: so neither disturbs the other
+ * between the two transfers that a piece needs. */
 typedef struct ac__lane {
-  alignas(AC__LINE) _Atomic uint32_t post; /* the patron's: number and kind */
-  _Atomic uint32_t done;    /* the helper's: number of the last one finished */
-  _Atomic uint32_t present; /* the helper's: it looks here */
+  alignas(AC__LINE) _Atomic uint32_t post; /* number and kind */
   int32_t index;
   ac_body_fn body;
   void *ctx;
   ac__region *region;
   int64_t begin, end;
+  alignas(AC__LINE) _Atomic uint32_t done; /* number of the last one finished */
+  _Atomic uint32_t present;                /* the helper looks here */
 } ac__lane;
-_Static_assert(sizeof(ac__lane) == AC__LINE, "a lane is one line");
+_Static_assert(sizeof(ac__lane) == 2 * AC__LINE, "a lane is two lines");
 
 enum { AC__LANES = 8 }; /* to the helpers 1 … 8 */
 
