@@ -60,8 +60,11 @@ ac_status ac__frame_status(const ac__frame *frame) {
     if (status != AC_OK)
       return is_own || status == AC_E_TIMEOUT ? status : AC_E_CANCELLED;
     if (region->deadline_ns != 0 &&
-        ac__clock_ns() >= (uint64_t)region->deadline_ns)
+        ac__clock_ns() >= (uint64_t)region->deadline_ns) {
+      /* The body that sees it may stop early: whoever waits must know. */
+      ac__region_fail(region, AC_E_TIMEOUT);
       return AC_E_TIMEOUT;
+    }
     is_own = false;
     frame = region->outer;
   }

@@ -365,6 +365,11 @@ static void renew_token(ac__self *self) {
     ac__token_renew(&self->token);
 }
 
+static void set_frame(ac_worker *worker, ac__frame *frame) {
+  worker->frame = frame;
+  worker->head.scope = frame;
+}
+
 /* From outside of any region, or from another team's. */
 static bool enter_from_outside(ac__self *self, ac_team *team,
                                ac__visit *ret_visit) {
@@ -379,8 +384,12 @@ static bool enter_from_outside(ac__self *self, ac_team *team,
   ac_worker *worker = own_place(self, team);
   if (worker == NULL)
     return false;
-  if (self->worker == NULL)
+  if (self->worker == NULL) {
     renew_token(self);
+  } else { /* what it does here is inside of what it did there */
+    ret_visit->frame = worker->frame;
+    set_frame(worker, self->worker->frame);
+  }
   ret_visit->worker = worker;
   ret_visit->is_top = true;
   self->worker = worker;
@@ -406,7 +415,11 @@ bool ac__enter(ac_team *team, ac__visit *ret_visit) {
   return enter_from_outside(self, team, ret_visit);
 }
 
-void ac__leave(const ac__visit *visit) { ac__self_tls.worker = visit->before; }
+void ac__leave(const ac__visit *visit) {
+  ac__self_tls.worker = visit->before;
+  if (visit->is_top && visit->before != NULL)
+    set_frame(visit->worker, visit->frame);
+}
 
 /* ---- Counters ------------------------------------------------------------------ */
 

@@ -48,6 +48,7 @@ static inline bool ac__is_orphan(void) {
 typedef struct ac__visit {
   ac_worker *worker; /* the caller's place; NULL: run serially */
   ac_worker *before;
+  ac__frame *frame;  /* `worker`'s own, if the thread came from another team */
   bool is_top;       /* it was not in this team already */
 } ac__visit;
 
