@@ -102,7 +102,9 @@ typedef struct ac_group_options {
 } ac_group_options;
 
 /** @param options  Borrowed for the call; NULL = defaults.
- *  @param ret_group  The caller owns it: ac_group_destroy().
+ *  @param ret_group  The caller owns it: ac_group_destroy(). It may outlive the
+ *                    region that it is made in; its tasks count as inside the
+ *                    region, if any, of a thread that waits for it.
  *  @return AC_OK; AC_E_INVAL; AC_E_NOMEM. */
 AC_API ac_status ac_group_create(ac_team *team, const ac_group_options *options,
                                  ac_group **ret_group);

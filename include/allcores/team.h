@@ -160,7 +160,9 @@ AC_API ac_status ac_team_each(ac_team *team, int width, ac_body_fn body,
  * threads in one region share it at a time. */
 AC_API int ac_worker_index(void);
 
-/** Bound of ac_worker_index() in the innermost region; 1 outside. */
+/** Bound of ac_worker_index() in the innermost region; 1 outside. Of ac_run() and
+ * of groups, where any thread that waits may help, it is large (8192) and most
+ * indices are never used: see ac_local_get(). */
 AC_API int ac_region_width(void);
 
 /** True once the region or group that this thread runs in, or one around it, was

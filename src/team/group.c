@@ -39,6 +39,7 @@ typedef struct running {
 typedef struct waiter {
   struct waiter *next;
   ac_worker *worker;
+  ac__frame *frame; /* in which it waits; NULL = outside of any region */
 } waiter;
 
 struct ac_group {
@@ -162,7 +163,7 @@ static void end_task(ac_group *group, running *running) {
 
 static bool run_task(ac_group *group, ac_worker *worker) {
   running running;
-  ac__frame_push(worker, &running.frame, &group->region, NULL, worker->number);
+  ac__frame_push(worker, &running.frame, &group->region, NULL, worker->place);
   task_node *node = begin_task(group, &running);
   if (node == NULL) {
     ac__frame_pop(worker, &running.frame);
@@ -216,9 +217,7 @@ ac_status ac_group_create(ac_team *team, const ac_group_options *options,
   }
   group->team = team;
   group->last = &group->first;
-  group->region.width = ac__team_width(team);
-  const ac_worker *worker = ac__self_tls.worker;
-  group->region.outer = worker == NULL ? NULL : worker->frame;
+  group->region.width = AC__PLACES_MAX;
   if (options != NULL && options->timeout_ns > 0)
     group->region.deadline_ns =
         (int64_t)ac__clock_ns() + options->timeout_ns;
@@ -301,17 +300,33 @@ static bool ask(void *subject, ac_worker *worker) {
 static bool is_inside(const ac_group *group) {
   const ac_worker *worker = ac__self_tls.worker;
   const ac__frame *frame = worker == NULL ? NULL : worker->frame;
-  for (; frame != NULL; frame = frame->region->outer)
+  while (frame != NULL) {
     if (frame->region == &group->region)
       return true;
+    /* acquire: pairs with the release in set_outer() */
+    frame = __atomic_load_n(&frame->region->outer, __ATOMIC_ACQUIRE);
+  }
   return false;
 }
 
+/* Under the lock. A group may outlive the region that it was made in. So what is
+ * around its tasks is the region of a thread that waits for it: that one's frame
+ * lives until they have ended. */
+static void set_outer(ac_group *group) {
+  ac__frame *frame = NULL;
+  for (const waiter *waiter = group->waiters; waiter != NULL && frame == NULL;
+       waiter = waiter->next)
+    frame = waiter->frame;
+  /* release: pairs with the acquire of those who look outwards */
+  __atomic_store_n(&group->region.outer, frame, __ATOMIC_RELEASE);
+}
+
 static ac_status wait_entered(ac_group *group, ac_worker *worker) {
-  waiter waiter = {.worker = worker};
+  waiter waiter = {.worker = worker, .frame = worker->frame};
   pthread_mutex_lock(&group->lock);
   waiter.next = group->waiters;
   group->waiters = &waiter;
+  set_outer(group);
   pthread_mutex_unlock(&group->lock);
   ac__wait wait = {.is_over = is_over,
                    .help = help,
@@ -333,6 +348,7 @@ static ac_status wait_entered(ac_group *group, ac_worker *worker) {
   while (*link != &waiter)
     link = &(*link)->next;
   *link = waiter.next;
+  set_outer(group);
   bool is_last = group->waiters == NULL && group->unfinished == 0;
   status = ac__region_finish(&group->region);
   if (is_last) /* ready for use again; a deadline that has passed stays */

@@ -66,7 +66,8 @@ ac_status ac__frame_status(const ac__frame *frame) {
       return AC_E_TIMEOUT;
     }
     is_own = false;
-    frame = region->outer;
+    /* acquire: pairs with the release in group.c */
+    frame = __atomic_load_n(&region->outer, __ATOMIC_ACQUIRE);
   }
   return AC_OK;
 }

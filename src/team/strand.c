@@ -15,7 +15,9 @@ void ac__strand_run(ac__job *job, ac_worker *thief) {
   ac__frame *made_in = strand->scope;
   ac_worker *owner = made_in->worker;
   ac__frame frame;
-  ac__frame_push(thief, &frame, made_in->region, owner, thief->number);
+  /* Others than the team's first helpers may steal here: waiting guests. */
+  ac__frame_push(thief, &frame, made_in->region, owner,
+                 thief == made_in->region->owner ? 0 : thief->place);
   /* relaxed, then release: who sees the thief sees the base */
   __atomic_store_n(&strand->base, thief->head.bottom, __ATOMIC_RELAXED);
   __atomic_store_n(&strand->thief, thief, __ATOMIC_RELEASE);
@@ -114,7 +116,7 @@ ac_status ac_run(ac_team *team, ac_strand_fn fn, void *arg) {
   }
   ac_worker *worker = visit.worker;
   AC__COUNT(worker, regions);
-  ac__region_init(&region, worker, ac__team_width(worker->team));
+  ac__region_init(&region, worker, AC__PLACES_MAX);
   ac__frame_push(worker, &frame, &region, NULL, 0);
   fn(worker, arg);
   ac__frame_pop(worker, &frame);

@@ -86,9 +86,14 @@ static void set_up(void) {
 
 /* ---- Making and ending ------------------------------------------------------ */
 
-static void init_worker(ac_worker *worker, ac_team *team, int32_t number) {
+/* Places of helpers are their numbers, 1 … AC__WIDTH_MAX. */
+static int32_t guest_place(int32_t index) { return AC__WIDTH_MAX + 1 + index; }
+
+static void init_worker(ac_worker *worker, ac_team *team, int32_t number,
+                        int32_t place) {
   worker->team = team;
   worker->number = number;
+  worker->place = place;
   worker->is_guest = number == 0;
   worker->head.slots = worker->slots;
   worker->head.team_hungry = (const uint32_t *)(const void *)&team->hungry;
@@ -103,7 +108,7 @@ static ac_worker *add_helper(ac_team *team, int32_t number) {
   ac_worker *helper = ac__alloc_lines(sizeof *helper);
   if (helper == NULL)
     return NULL;
-  init_worker(helper, team, number);
+  init_worker(helper, team, number, number);
   /* release: pairs with the acquire of whoever reads the pointer */
   atomic_store_explicit(&team->helpers[number], helper, memory_order_release);
   atomic_store_explicit(&team->helper_count, number + 1, memory_order_release);
@@ -261,9 +266,10 @@ int ac_team_width(ac_team *team) {
 
 /* ---- Visiting ---------------------------------------------------------------- */
 
-static void renew_worker(ac_worker *worker, ac_team *team, int32_t number) {
+static void renew_worker(ac_worker *worker, ac_team *team, int32_t number,
+                         int32_t place) {
   memset(worker, 0, offsetof(ac_worker, counters));
-  init_worker(worker, team, number);
+  init_worker(worker, team, number, place);
 }
 
 static void revive_helper(ac_team *team, int32_t number) {
@@ -275,7 +281,7 @@ static void revive_helper(ac_team *team, int32_t number) {
     if (helper == NULL)
       return;
   }
-  renew_worker(helper, team, number);
+  renew_worker(helper, team, number, number);
   atomic_fetch_or_explicit(&team->parked[number / 64],
                            UINT64_C(1) << (number % 64), memory_order_relaxed);
 }
@@ -296,7 +302,7 @@ static void revive(ac_team *team) {
       ac_worker *guest =
           atomic_load_explicit(&team->guests[i], memory_order_relaxed);
       if (!guest->is_orphan)
-        renew_worker(guest, team, 0);
+        renew_worker(guest, team, 0, guest_place(i));
     }
     atomic_store_explicit(&team->hungry, helpers > 1, memory_order_relaxed);
     atomic_store_explicit(&team->sentinel, 0, memory_order_relaxed);
@@ -320,7 +326,7 @@ static ac_worker *find_place(ac_team *team) {
   ac_worker *guest = ac__alloc_lines(sizeof *guest);
   if (guest == NULL)
     return NULL;
-  init_worker(guest, team, 0);
+  init_worker(guest, team, 0, guest_place(count));
   /* release: pairs with the acquire of thieves */
   atomic_store_explicit(&team->guests[count], guest, memory_order_release);
   atomic_store_explicit(&team->guest_count, count + 1, memory_order_release);

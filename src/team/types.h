@@ -38,7 +38,8 @@ enum { AC__LINE = 64, AC__WIDTH_MAX = AC__CORES_MAX };
 
 /* What a region's members share. The status is written once per region. */
 typedef struct ac__region {
-  struct ac__frame *outer;     /* frame in which the region was entered */
+  struct ac__frame *outer;     /* frame in which it was entered; atomic: a group's
+                                  is that of who waits for it */
   ac_worker *owner;            /* who waits for it; NULL = nobody yet */
   _Atomic(ac_status) status;   /* first non-zero; then the rest is left out */
   _Atomic(ac_error *) error;   /* its text, on its way to the owner */
@@ -126,6 +127,7 @@ struct ac_worker {
 
   alignas(AC__LINE) ac_team *team;
   int32_t number;       /* helper: 1 … ; guest: 0 */
+  int32_t place;        /* unique in the team: number; guests follow helpers */
   uint8_t is_started;   /* the helper's thread exists (under the team's lock) */
   uint8_t is_guest;
   uint8_t in_use;       /* a guest place with a thread (under team.c's lock) */
