@@ -147,10 +147,13 @@ static void refresh_width(ac_team *team) {
     width = count < 1 ? 1 : count;
   }
   /* relaxed: any thread may see the old width for a while */
+  int32_t before = atomic_load_explicit(&team->width, memory_order_relaxed);
   atomic_store_explicit(&team->is_crowded, width > ac__ledger_slots(),
                         memory_order_relaxed);
   atomic_store_explicit(&team->width, width, memory_order_relaxed);
   atomic_store_explicit(&team->budget_epoch, epoch, memory_order_relaxed);
+  if (width > before) /* release: helpers parked beyond may be nudged now */
+    atomic_store_explicit(&team->hungry, 1, memory_order_release);
 }
 
 int32_t ac__team_width(ac_team *team) {

@@ -471,6 +471,7 @@ static idle_result sleep_parked(ac_worker *self, bool is_sentinel) {
 /* Why a helper parks. */
 typedef enum reason {
   NO_WORK, /* none was in sight */
+  BEYOND,  /* the budget has narrowed, or it is a spare: not one of the width */
   NO_CORE, /* there is work, but no core; another helper is the sentinel */
   SENTINEL /* likewise, and this one is to look for a core */
 } reason;
@@ -492,11 +493,11 @@ static idle_result park(ac_worker *self, reason why) {
     if (is_closed)
       return IDLE_WORK;
   }
-  if (why != NO_WORK)
+  if (why == NO_CORE || why == SENTINEL)
     /* relaxed: pushes need not nudge while a sentinel looks for a core; it
      * wakes others once it has one (pass_on) */
     atomic_store_explicit(&self->team->hungry, 0, memory_order_relaxed);
-  else if (sees_work(self) && ac__park_cancel(self))
+  else if (why == NO_WORK && sees_work(self) && ac__park_cancel(self))
     return IDLE_WORK;
   return sleep_parked(self, why == SENTINEL);
 }
@@ -542,8 +543,8 @@ static reason find_work(ac_worker *self) {
   uint64_t begun = ac__ticks();
   leave_lane(self);
   if (self->number >= ac__team_width(self->team)) {
-    ac__token_release(&self->token); /* the budget has narrowed, or a spare */
-    return NO_CORE;
+    ac__token_release(&self->token);
+    return BEYOND;
   }
   if (work_on(self)) {
     learn_gap(self, begun);
