@@ -257,6 +257,16 @@ static void withdraw(member *member) {
   AC__COUNT(member->worker, shared_writes);
 }
 
+/* A ticket that nobody took may have been pushed when nobody wanted it, and the
+ * budget may have widened since: ask again. */
+static void remind(const member *member) {
+  ac_worker *worker = member->worker;
+  (void)ac__team_width(worker->team);
+  if (!member->loop->is_quiet && member->ticket >= 0 &&
+      !ac__job_is_gone(worker, member->ticket) && ac__is_wanted(worker))
+    ac__notify(worker);
+}
+
 /* Between two chunks. `elapsed` and `now` are ticks. */
 static bool goes_on(member *member, uint32_t ran, uint64_t elapsed,
                     uint64_t now, double tick_ns) {
@@ -273,6 +283,8 @@ static bool goes_on(member *member, uint32_t ran, uint64_t elapsed,
   if ((double)(now - member->border) * tick_ns >= BORDER_NS) {
     ac__verdict verdict = ac__border(member->worker);
     member->border = now;
+    if (verdict == AC__GO_ON)
+      remind(member);
     /* An owner stays to the end, even if its core is wanted. */
     return verdict == AC__GO_ON ||
            (verdict == AC__YIELD && member->worker == loop->region.owner);
@@ -448,6 +460,23 @@ static void await_members(loop *loop, ac_worker *worker) {
   }
 }
 
+/* All members have gone. One that left because its core was wanted may have taken
+ * units from a part, and not yet put them into its own, when the owner saw none.
+ */
+static bool has_units(const loop *loop) {
+  int32_t high = atomic_load_explicit(&loop->high, memory_order_relaxed);
+  /* relaxed: the join has ordered what the members wrote */
+  if (atomic_load_explicit(&loop->region.status, memory_order_relaxed) != AC_OK)
+    return false;
+  for (int32_t i = 0; i < high; i++) {
+    uint64_t range =
+        atomic_load_explicit(&loop->parts[i].range, memory_order_relaxed);
+    if (next_of(range) < end_of(range))
+      return true;
+  }
+  return false;
+}
+
 /* ---- Wide loops ------------------------------------------------------------------ */
 
 /* How many helpers to invite at once. */
@@ -497,6 +526,10 @@ static ac_status run_wide(const ac__visit *visit, const ac__work *work,
   deal(&loop, helpers + 1);
   take_part(&loop, worker, 0, 1, helpers + 1);
   await_members(&loop, worker);
+  while (has_units(&loop)) {
+    take_part(&loop, worker, 0, 0, 0);
+    await_members(&loop, worker);
+  }
   ret_outcome->had_help =
       atomic_load_explicit(&loop.members, memory_order_relaxed) != 0;
   ret_outcome->busy_ticks =
