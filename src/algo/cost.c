@@ -11,8 +11,12 @@
  *                       its first call. That costs one wake, 7 µs, once.
  *
  * Between 0.6 µs and 1 ms, where data that lie in the caller's cache may make
- * sharing a loss, the faster of the two is taken, and the other tried again now
- * and then: after 8 calls, then 16, … 256, while it keeps losing.
+ * sharing a loss, the faster way is taken, and the other is tried now and then:
+ * alone for 3 calls, or shared for 10, of which the first wakes a helper and the
+ * next two are not counted, since it is on its way. While the other keeps losing
+ * it is tried ever less often: sharing after 4 calls, 16, … 65,536; alone after
+ * 4, 8, … 512. Where sharing pays but finds nobody awake, 8 calls in a row, 16,
+ * 32, …, a helper is woken: if calls come close together it will stay awake.
  *
  * A size never seen is planned by what the loop's other sizes cost. The table is
  * direct-mapped: loops that fall on one entry forget each other's times, which
@@ -28,8 +32,14 @@
 enum {
   TABLE_SIZE = 2048,
   SAMPLE_MASK = 31, /* of small calls, one in 32 is timed */
-  AUDIT_FIRST = 8,
-  AUDIT_LAST = 256,
+  PERIOD_FIRST = 4,  /* calls before the other way is tried */
+  PERIOD_ALONE_LAST = 512,
+  PERIOD_SHARED_LAST = 65536,
+  TRIAL_ALONE = 3,   /* calls of a trial */
+  TRIAL_SHARED = 10,
+  TRIAL_UNTIMED = 3, /* of those: the helper is on its way */
+  MISSES_FIRST = 8,
+  SHARED_SAMPLE = 4, /* of shared calls, one in 4 is timed */
   ANY_SIZE = 255 /* size class of the entry that stands for all sizes */
 };
 #define SMALL_NS 600.0
@@ -37,12 +47,16 @@ enum {
 #define CONTESTED_NS 1e6 /* above, sharing is not questioned */
 #define BETTER 0.97      /* sharing must gain so much to be preferred */
 
+enum { RUN, TRY_ALONE, TRY_SHARED };
+
 typedef struct ac__cost {
   _Atomic uint64_t key;       /* 0 = empty */
   _Atomic float alone_ns;     /* an iteration, without help; 0 = unknown */
   _Atomic float shared_ns;    /* the same, with help */
-  _Atomic uint16_t until_audit;
-  _Atomic uint16_t period;
+  _Atomic uint32_t phase;     /* RUN, TRY_ALONE, TRY_SHARED */
+  _Atomic uint32_t left;      /* calls until it is over */
+  _Atomic uint32_t period;    /* length of RUN */
+  _Atomic uint32_t misses;    /* calls in a row that found no helper awake */
   _Atomic(struct ac__cost *) any; /* the loop's entry for all sizes */
 } cost;
 
@@ -67,8 +81,9 @@ static cost *find(const void *key, unsigned size_class) {
     SET(entry->key, name);
     SET(entry->alone_ns, 0);
     SET(entry->shared_ns, 0);
-    SET(entry->period, AUDIT_FIRST);
-    SET(entry->until_audit, AUDIT_FIRST);
+    SET(entry->phase, RUN);
+    SET(entry->period, PERIOD_FIRST);
+    SET(entry->left, PERIOD_FIRST);
     SET(entry->any, NULL);
   }
   return entry;
@@ -84,27 +99,57 @@ static double expected_ns(cost *entry, const void *key) {
   return GET(any->alone_ns);
 }
 
-/* Between the two ways, when both may win. */
-static ac__mode contest(cost *entry, ac__mode shared) {
-  double alone_ns = GET(entry->alone_ns);
+static bool prefers_shared(cost *entry) {
   double shared_ns = GET(entry->shared_ns);
-  if (alone_ns == 0)
-    return AC__MODE_SLOWER;
-  if (shared_ns == 0)
-    return shared;
-  bool is_shared = shared_ns < BETTER * alone_ns;
-  uint16_t left = GET(entry->until_audit);
-  if (left == 0) { /* try the other */
-    uint16_t period = GET(entry->period);
-    if (period < AUDIT_LAST)
-      period *= 2;
-    SET(entry->period, period);
-    SET(entry->until_audit, period);
-    is_shared = !is_shared;
+  return shared_ns != 0 && shared_ns < BETTER * GET(entry->alone_ns);
+}
+
+static void begin_trial(cost *entry) {
+  if (prefers_shared(entry)) {
+    SET(entry->phase, TRY_ALONE);
+    SET(entry->left, TRIAL_ALONE);
   } else {
-    SET(entry->until_audit, (uint16_t)(left - 1));
+    SET(entry->shared_ns, 0);
+    SET(entry->phase, TRY_SHARED);
+    SET(entry->left, TRIAL_SHARED);
   }
-  return is_shared ? shared : AC__MODE_SLOWER;
+}
+
+static void end_trial(cost *entry) {
+  bool tried_shared = GET(entry->phase) == TRY_SHARED;
+  uint32_t period = PERIOD_FIRST; /* the other way has won: look again soon */
+  if (prefers_shared(entry) != tried_shared) {
+    uint32_t last = tried_shared ? PERIOD_SHARED_LAST : PERIOD_ALONE_LAST;
+    period = GET(entry->period) * (tried_shared ? 4 : 2);
+    period = period > last ? last : period;
+  }
+  SET(entry->period, period);
+  SET(entry->phase, RUN);
+  SET(entry->left, period);
+}
+
+/* Between the two ways, when both may win. */
+static void contest(cost *entry, ac__plan *plan) {
+  uint32_t left = GET(entry->left);
+  if (left == 0) {
+    if (GET(entry->phase) == RUN)
+      begin_trial(entry);
+    else
+      end_trial(entry);
+    left = GET(entry->left);
+  }
+  SET(entry->left, left - 1);
+  uint32_t phase = GET(entry->phase);
+  if (phase == TRY_SHARED) {
+    plan->is_waking = left == TRIAL_SHARED;
+    plan->is_timed = left <= TRIAL_SHARED - TRIAL_UNTIMED;
+  } else if (phase == TRY_ALONE || !prefers_shared(entry)) {
+    plan->mode = AC__MODE_SLOWER;
+  } else {
+    plan->is_timed = left % SHARED_SAMPLE == 0;
+    uint32_t misses = GET(entry->misses);
+    plan->is_waking = misses >= MISSES_FIRST && (misses & (misses - 1)) == 0;
+  }
 }
 
 ac__plan ac__cost_plan(const void *key, int64_t count, int32_t width) {
@@ -122,7 +167,7 @@ ac__plan ac__cost_plan(const void *key, int64_t count, int32_t width) {
                 : ns < WAKE_NS    ? AC__MODE_AWAKE
                                   : AC__MODE_WIDE;
     if (ns != 0 && ns < CONTESTED_NS && width > 1)
-      plan.mode = contest(entry, plan.mode);
+      contest(entry, &plan);
   }
   if (plan.is_timed)
     plan.begun = ac__ticks();
@@ -142,18 +187,8 @@ static void move(_Atomic float *estimate, double sample) {
   SET(*estimate, (float)old);
 }
 
-static void learn(_Atomic float *estimate, double other, double sample,
-                  cost *entry) {
-  double before = GET(*estimate);
-  move(estimate, sample);
-  if (before != 0 && other != 0 && (before < other) != (GET(*estimate) < other)) {
-    SET(entry->period, AUDIT_FIRST); /* the order has changed: look again soon */
-    SET(entry->until_audit, AUDIT_FIRST);
-  }
-}
-
 static void learn_alone(cost *entry, double ns) {
-  learn(&entry->alone_ns, GET(entry->shared_ns), ns, entry);
+  move(&entry->alone_ns, ns);
   cost *any = GET(entry->any);
   if (any != NULL)
     move(&any->alone_ns, ns);
@@ -161,16 +196,21 @@ static void learn_alone(cost *entry, double ns) {
 
 void ac__cost_learn(const ac__plan *plan, int64_t count,
                     const ac__outcome *outcome) {
+  cost *entry = plan->cost;
+  if (plan->mode == AC__MODE_AWAKE && !outcome->had_help)
+    SET(entry->misses, GET(entry->misses) + 1);
+  else if (GET(entry->misses) != 0)
+    SET(entry->misses, 0);
   if (!plan->is_timed)
     return;
-  cost *entry = plan->cost;
   double scale = ac__tick_ns() / (double)count;
   double ns = (double)(ac__ticks() - plan->begun) * scale;
   if (!outcome->had_help) {
     learn_alone(entry, ns);
     return;
   }
-  learn(&entry->shared_ns, GET(entry->alone_ns), ns, entry);
+  if (plan->mode != AC__MODE_UNKNOWN) /* which may have started threads */
+    move(&entry->shared_ns, ns);
   /* Of long loops, and at first, the chunks tell what it costs alone. */
   if (outcome->busy_ticks != 0 &&
       (GET(entry->alone_ns) == 0 || plan->serial_ns >= CONTESTED_NS))

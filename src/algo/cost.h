@@ -17,6 +17,7 @@ typedef enum ac__mode {
 typedef struct ac__plan {
   ac__mode mode;
   bool is_timed;       /* this call is to be measured */
+  bool is_waking;      /* wake a helper even for little work: a trial begins */
   double serial_ns;    /* expected on one thread; 0 = unknown */
   struct ac__cost *cost;
   uint64_t begun;      /* ticks */

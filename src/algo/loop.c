@@ -39,10 +39,9 @@ enum {
   WAKE_WORK_NS = 10000,    /* work that justifies waking one more helper */
   QUIET_NS = 25000,        /* a loop shorter than that wakes nobody */
   LAG_NS = 150,            /* until a mailed helper begins */
-  PIECE_NS = 400,          /* least work handed to a helper that is awake */
+  PIECE_NS = 300,          /* least work that is worth a thread */
   PIECES_MAX = 8,
   PATIENCE = 32,           /* polls before an owner takes pieces back */
-  PART_NS = 1000,          /* least work for which a thread is counted on */
   INVITATIONS_MAX = 12     /* halvings of the widest team */
 };
 
@@ -584,7 +583,7 @@ static int64_t owner_share(const ac__work *work, const ac__plan *plan,
 /* Hand the units from `begin` on to up to `helpers` helpers that are awake;
  * returns the first unit that nobody got. */
 static int64_t hand_out(brief *brief, const ac__work *work, int64_t begin,
-                        int32_t helpers, int32_t width) {
+                        int32_t helpers, ac__reach reach) {
   ac_worker *worker = brief->region.owner;
   ac__piece piece = {.body = work->run, .ctx = work->ctx,
                      .region = &brief->region};
@@ -595,8 +594,8 @@ static int64_t hand_out(brief *brief, const ac__work *work, int64_t begin,
     piece.range = (ac_range){begin, begin + (work->units - begin + left - 1) / left};
     /* relaxed: nobody waits yet. A lane counts for itself. */
     atomic_fetch_add_explicit(&brief->region.pending, 1, memory_order_relaxed);
-    bool is_sent = ac__team_invite(worker, &piece, number, width,
-                                   AC__REACH_AWAKE, invitation);
+    bool is_sent = ac__team_invite(worker, &piece, number, brief->region.width,
+                                   reach, invitation);
     if (!is_sent || invitation->is_by_lane)
       atomic_fetch_sub_explicit(&brief->region.pending, 1, memory_order_relaxed);
     if (!is_sent)
@@ -641,7 +640,9 @@ static ac_status run_brief(const ac__visit *visit, const ac__work *work,
   brief.sent = 0;
   ac__region_init(&brief.region, visit->worker, width);
   int64_t rest = owner_share(work, plan, helpers);
-  int64_t begin = hand_out(&brief, work, rest, helpers, width);
+  int64_t begin =
+      hand_out(&brief, work, rest, helpers,
+               plan->is_waking ? AC__REACH_ASLEEP : AC__REACH_AWAKE);
   ret_outcome->had_help = brief.sent > 0;
   run_own(&brief, work, (ac_range){0, rest});
   if (begin < work->units)
@@ -687,7 +688,7 @@ static int32_t useful_width(int32_t width, const ac__work *work,
     return 1;
   if (width > work->units)
     width = (int32_t)work->units;
-  double most = 1 + plan->serial_ns / PART_NS;
+  double most = 1 + plan->serial_ns / PIECE_NS;
   return plan->serial_ns != 0 && most < width ? (int32_t)most : width;
 }
 
@@ -715,7 +716,8 @@ static ac_status run_entered(const ac__visit *visit, const ac__work *work) {
       useful_width(ac__team_width(worker->team), work, &plan);
   bool is_brief = plan.mode == AC__MODE_AWAKE && visit->is_top && width > 1;
   AC__COUNT(worker, regions);
-  if (plan.mode == AC__MODE_SMALL)
+  if (plan.mode == AC__MODE_SMALL ||
+      (plan.mode == AC__MODE_SLOWER && plan.serial_ns < BORDER_NS))
     status = run_alone(work);
   else if (is_brief)
     status = run_brief(visit, work, &plan, width, &outcome);

@@ -19,6 +19,7 @@
  *
  * Knows nothing of: threads; ac_reduce() decides who runs which leaf.
  */
+#include "algo/loop.h"
 #include "algo/sum.h"
 #include "base/status.h"
 
@@ -37,8 +38,8 @@ enum {
   SEGMENT_RANK = 26,   /* one region sums 2^26 at most: 3 ms and more */
   TALLY_RANKS = COUNT_RANK_MAX - SEGMENT_RANK + 1,
   DENSE_ALONE = 4096,      /* elements: 0.3 us */
-  DENSE_GROUPS = 16,       /* a group is one leaf up to so many */
-  DENSE_GROUP_MAX = 16384, /* elements: 1 us and more */
+  GROUPS_MAX = 512,        /* units of a loop over an array in one piece */
+  LEAVES_MAX = (1 << (SEGMENT_RANK - 10)) / GROUPS_MAX, /* of one of them */
   TILE_ROWS = 8, /* read together where they are neighbours in memory */
   GROUP_BYTES_MAX = 1 << 20 /* gathered at a time */
 };
@@ -117,6 +118,28 @@ static void add_c128(void *left, const void *right, void *ctx) {
   add_f64((double *)left + 1, (const double *)right + 1, ctx);
 }
 
+/* Sum `count` values by halving: neighbours, then neighbours of those, an odd one
+ * at the end as it is. The same tree as ac_reduce()'s. The sum is sums[0]. */
+#define HALVE(name, type, parts)                                               \
+  static void name(void *values, int64_t count) {                              \
+    type *sums = values;                                                       \
+    for (; count > 1; count = (count + 1) / 2) {                               \
+      for (int64_t i = 0; i < count / 2; i++)                                  \
+        for (int part = 0; part < (parts); part++)                             \
+          sums[i * (parts) + part] = sums[2 * i * (parts) + part] +            \
+                                     sums[(2 * i + 1) * (parts) + part];       \
+      if (count % 2 == 1)                                                      \
+        for (int part = 0; part < (parts); part++)                             \
+          sums[count / 2 * (parts) + part] =                                   \
+              sums[(count - 1) * (parts) + part];                              \
+    }                                                                          \
+  }
+HALVE(halve_u64, uint64_t, 1)
+HALVE(halve_f32, float, 1)
+HALVE(halve_f64, double, 1)
+HALVE(halve_c64, float, 2)
+HALVE(halve_c128, double, 2)
+
 static const ac_scalar zero;
 
 /* What ac_sum() knows of an element type. */
@@ -124,15 +147,17 @@ typedef struct type_info {
   int64_t item_bytes;
   bool any_order; /* the sum does not depend on the order of elements */
   ac_monoid monoid;
+  void (*halve)(void *values, int64_t count);
 } type_info;
 
 #define INTEGER(type)                                                          \
   {                                                                            \
-    sizeof(type), true, { sizeof(int64_t), &zero, add_u64 }                    \
+    sizeof(type), true, {sizeof(int64_t), &zero, add_u64}, halve_u64           \
   }
-#define REAL(type, parts, add)                                                 \
+#define REAL(type, parts, suffix)                                              \
   {                                                                            \
-    sizeof(type) * (parts), false, { sizeof(type) * (parts), &zero, add }      \
+    sizeof(type) * (parts), false,                                             \
+        {sizeof(type) * (parts), &zero, add_##suffix}, halve_##suffix          \
   }
 
 static const type_info types[AC_DTYPE_COUNT] = {
@@ -145,10 +170,10 @@ static const type_info types[AC_DTYPE_COUNT] = {
     [AC_UINT16] = INTEGER(uint16_t),
     [AC_UINT32] = INTEGER(uint32_t),
     [AC_UINT64] = INTEGER(uint64_t),
-    [AC_FLOAT32] = REAL(float, 1, add_f32),
-    [AC_FLOAT64] = REAL(double, 1, add_f64),
-    [AC_COMPLEX64] = REAL(float, 2, add_c64),
-    [AC_COMPLEX128] = REAL(double, 2, add_c128),
+    [AC_FLOAT32] = REAL(float, 1, f32),
+    [AC_FLOAT64] = REAL(double, 1, f64),
+    [AC_COMPLEX64] = REAL(float, 2, c64),
+    [AC_COMPLEX128] = REAL(double, 2, c128),
 };
 
 /* Where the cost of loops is learned if the caller names no place: by type, and
@@ -380,6 +405,16 @@ static ac_scalar tally_sum(tally *t) {
   return sum;
 }
 
+/* Copy a sum, in one move for each of its three sizes. */
+static inline void put(void *to, const void *from, size_t size_bytes) {
+  if (size_bytes == 8)
+    memcpy(to, from, 8);
+  else if (size_bytes == 4)
+    memcpy(to, from, 4);
+  else
+    memcpy(to, from, 16);
+}
+
 /* ---- Folds -----------------------------------------------------------------
  */
 
@@ -404,27 +439,86 @@ static void sum_leaves(const char *data, int64_t count, int64_t item_bytes,
   monoid->combine(value, &sum, NULL);
 }
 
+/* An array in one piece, and where the sums of its groups of leaves go. */
 typedef struct dense {
   const char *data;
-  int64_t item_bytes;
+  int64_t count;
+  int64_t group; /* elements a unit of the loop: 2^k leaves */
+  const type_info *type;
   ac__sum_leaf_fn leaf;
-  const ac_monoid *monoid;
+  char *sums; /* one a group */
 } dense;
 
-static ac_status fold_dense(ac_range range, void *ctx, void *value) {
+/* Sum at most LEAVES_MAX leaves. */
+static void sum_group(const dense *d, int64_t begin, int64_t count, void *sum) {
+  _Alignas(64) char sums[LEAVES_MAX * sizeof(ac_scalar)];
+  const char *data = d->data + begin * d->type->item_bytes;
+  size_t size_bytes = d->type->monoid.size_bytes;
+  int64_t leaves = 0;
+  for (; count > 0; count -= AC__SUM_LEAF, leaves++) {
+    ac_scalar leaf_sum = zero;
+    d->leaf(data, count < AC__SUM_LEAF ? count : AC__SUM_LEAF, &leaf_sum);
+    put(sums + (size_t)leaves * size_bytes, &leaf_sum, size_bytes);
+    data += AC__SUM_LEAF * d->type->item_bytes;
+  }
+  d->type->halve(sums, leaves);
+  put(sum, sums, size_bytes);
+}
+
+static ac_status run_groups(ac_range units, void *ctx) {
   const dense *d = ctx;
-  sum_leaves(d->data + range.begin * d->item_bytes, range.end - range.begin,
-             d->item_bytes, d->leaf, d->monoid, value);
+  for (int64_t unit = units.begin; unit < units.end; unit++) {
+    int64_t begin = unit * d->group;
+    int64_t left = d->count - begin;
+    sum_group(d, begin, left < d->group ? left : d->group,
+              d->sums + (size_t)unit * d->type->monoid.size_bytes);
+  }
   return AC_OK;
 }
 
-/* Leaves that lie in one piece are folded in groups too, to spare their team
- * the cost of each: few enough that the groups still spread. */
-static int64_t dense_group(int64_t count) {
-  int64_t group = AC__SUM_LEAF;
-  while (count / group > DENSE_GROUPS && group < DENSE_GROUP_MAX)
-    group *= 2;
-  return group;
+/* Sum at most SEGMENT elements: straight by the engine of loops, since folding
+ * each leaf through ac_reduce() would cost a quarter of its time again. */
+static ac_status sum_dense(ac_team *team, const ac_site *site, dense *d,
+                           ac_scalar *ret_sum) {
+  _Alignas(64) char sums[GROUPS_MAX * sizeof(ac_scalar)];
+  d->sums = sums;
+  d->group = AC__SUM_LEAF;
+  while ((d->count - 1) / d->group >= GROUPS_MAX)
+    d->group *= 2;
+  const ac__work work = {.units = (d->count - 1) / d->group + 1,
+                         .iterations = d->count,
+                         .key = site,
+                         .run = run_groups,
+                         .ctx = d};
+  ac_status status = d->count <= DENSE_ALONE
+                         ? run_groups((ac_range){0, work.units}, d)
+                         : ac__loop(team, &work);
+  if (status != AC_OK)
+    return status;
+  d->type->halve(sums, work.units);
+  put(ret_sum, sums, d->type->monoid.size_bytes);
+  return AC_OK;
+}
+
+/* A longer one segment by segment, so that units stay short enough for the
+ * caller's poll function to be asked in time. Segments are nodes of the tree. */
+static ac_status sum_dense_segments(ac_team *team, const ac_site *site,
+                                    dense whole, ac_scalar *ret_sum) {
+  tally segments;
+  tally_init(&segments, &whole.type->monoid);
+  for (int64_t begin = 0; begin < whole.count; begin += SEGMENT) {
+    ac_scalar value = zero;
+    int64_t left = whole.count - begin;
+    dense d = whole;
+    d.data += begin * d.type->item_bytes;
+    d.count = left < SEGMENT ? left : SEGMENT;
+    ac_status status = sum_dense(team, site, &d, &value);
+    if (status != AC_OK)
+      return status;
+    tally_add(&segments, value);
+  }
+  *ret_sum = tally_sum(&segments);
+  return AC_OK;
 }
 
 static ac_status fold_gathered(ac_range range, void *ctx, void *value) {
@@ -565,11 +659,34 @@ static ac_status reduce_segments(const job *work, int64_t count,
 
 /* Fold on the caller what is too short to be worth a question to the team. */
 static ac_status run(const job *work, int64_t count, ac_scalar *sum) {
-  if (count <= (work->fold == fold_dense ? DENSE_ALONE : AC__SUM_LEAF))
+  if (count <= AC__SUM_LEAF)
     return work->fold((ac_range){0, count}, work->ctx, sum);
   if (count <= SEGMENT)
     return reduce(work, 0, count, sum);
   return reduce_segments(work, count, sum);
+}
+
+/* An array that does not lie in one piece; if it does but for the order of its
+ * axes (*ret_is_dense), only d->data is set. */
+static ac_status sum_walked(ac_team *team, const ac_site *site,
+                            const ac_array *array, dense *d, bool *ret_is_dense,
+                            ac_scalar *sum) {
+  walk w;
+  walk_init(&w, array, d->leaf);
+  if (walk_is_dense(&w)) {
+    d->data = w.data;
+    *ret_is_dense = true;
+    return AC_OK;
+  }
+  const job work = {
+      .team = team,
+      .site = site != NULL ? site : &sites_gathered[array->dtype],
+      .monoid = w.monoid,
+      .grain = d->count <= AC__SUM_LEAF ? AC__SUM_LEAF : w.group,
+      .fold = w.group > AC__SUM_LEAF && d->count > AC__SUM_LEAF ? fold_group
+                                                                : fold_gathered,
+      .ctx = &w};
+  return run(&work, d->count, sum);
 }
 
 ac_status ac_sum(ac_team *team, const ac_array *array, const ac_site *site,
@@ -584,27 +701,21 @@ ac_status ac_sum(ac_team *team, const ac_array *array, const ac_site *site,
     return st;
   ac_dtype dtype = array->dtype;
   ac__sum_leaf_fn leaf = ac__sum_leaf(dtype, AC__SUM_BEST);
-  dense d = {array->data, types[dtype].item_bytes, leaf, &types[dtype].monoid};
-  walk w;
-  is_dense |= count == 0;
-  if (!is_dense) {
-    walk_init(&w, array, leaf);
-    is_dense = walk_is_dense(&w);
-    d.data = w.data;
+  dense d = {.data = array->data, .count = count, .type = &types[dtype],
+             .leaf = leaf};
+  if (count == 0) {
+    *ret_sum = zero;
+    return AC_OK;
   }
-  job work = {.team = team, .monoid = &types[dtype].monoid};
-  work.site = site != NULL ? site
-              : is_dense   ? &sites[dtype]
-                           : &sites_gathered[dtype];
-  work.grain = is_dense                ? dense_group(count)
-               : count <= AC__SUM_LEAF ? AC__SUM_LEAF
-                                       : w.group;
-  work.fold = is_dense                    ? fold_dense
-              : work.grain > AC__SUM_LEAF ? fold_group
-                                          : fold_gathered;
-  work.ctx = is_dense ? (void *)&d : (void *)&w;
-  if (count > 0)
-    st = run(&work, count, &sum);
+  if (!is_dense)
+    st = sum_walked(team, site, array, &d, &is_dense, &sum);
+  if (is_dense) {
+    if (site == NULL)
+      site = &sites[dtype];
+    st = count <= AC__SUM_LEAF ? (leaf(d.data, count, &sum), AC_OK)
+         : count <= SEGMENT    ? sum_dense(team, site, &d, &sum)
+                               : sum_dense_segments(team, site, d, &sum);
+  }
   if (st != AC_OK)
     return st;
   settle(dtype, &sum);
