@@ -8,7 +8,8 @@
  * block of 2^k leaves that begins at a multiple of 2^k is a node of it. Blocks
  * are the loop's units: whoever runs one folds it serially, on a counter of its
  * own; the caller combines the blocks' values with the same counter. Who ran
- * which block leaves no trace.
+ * which block leaves no trace. A range of more than 2^16 leaves is reduced segment
+ * by segment, each a node again, so that a loop can be cancelled in time.
  *
  * Invariant: neither leaf nor block depends on time, threads or machine.
  *
@@ -23,7 +24,8 @@
 enum {
   LEAF_MAX = 1024,      /* iterations of a leaf that was not asked for */
   LEAVES_MIN = 256,     /* that a range is cut into, if it is so long */
-  BLOCKS_MAX = 1024,    /* units of the loop */
+  BLOCKS_MAX = 1024,    /* units of a loop */
+  BLOCK_RANK_MAX = 6,   /* a unit is at most 2^6 leaves, so that it ends soon */
   VALUE_MAX = 1 << 20,  /* bytes of a value */
   RANKS = 63,
   ON_STACK = 8192       /* bytes of values kept on the stack */
@@ -184,11 +186,12 @@ static ac_status combine_blocks(const reduction *reduction, int64_t blocks,
   return AC_OK;
 }
 
-static ac_status run_reduction(ac_team *team, reduction *reduction,
-                               const void *key, int64_t length,
-                               void *ret_value) {
+/* A range of at most SEGMENT leaves, as one loop. */
+static ac_status reduce_segment(ac_team *team, reduction *reduction,
+                                const void *key, void *ret_value) {
   size_t size_bytes = reduction->monoid->size_bytes;
   _Alignas(64) char stack[ON_STACK];
+  reduction->block_rank = 0;
   while ((reduction->leaves - 1) >> reduction->block_rank >= BLOCKS_MAX)
     reduction->block_rank++;
   int64_t blocks = ((reduction->leaves - 1) >> reduction->block_rank) + 1;
@@ -196,7 +199,8 @@ static ac_status run_reduction(ac_team *team, reduction *reduction,
   if (reduction->values == NULL)
     return fail_memory((size_t)blocks, size_bytes);
   const ac__work work = {.units = blocks,
-                         .iterations = length,
+                         .iterations =
+                             reduction->range.end - reduction->range.begin,
                          .key = key,
                          .run = run_blocks,
                          .ctx = reduction};
@@ -205,6 +209,38 @@ static ac_status run_reduction(ac_team *team, reduction *reduction,
     status = combine_blocks(reduction, blocks, ret_value);
   if (reduction->values != stack)
     free(reduction->values);
+  return status;
+}
+
+#define SEGMENT ((int64_t)BLOCKS_MAX << BLOCK_RANK_MAX) /* leaves */
+
+static ac_status reduce_segments(ac_team *team, const reduction *whole,
+                                 const void *key, void *ret_value) {
+  size_t size_bytes = whole->monoid->size_bytes;
+  _Alignas(64) char stack[ON_STACK];
+  char *values = values_for(RANKS, size_bytes, stack);
+  counter counter = {
+      .monoid = whole->monoid, .ctx = whole->ctx, .values = values};
+  ac_status status = AC_OK;
+  if (values == NULL)
+    return fail_memory(RANKS, size_bytes);
+  for (int64_t leaf = 0; leaf < whole->leaves && status == AC_OK;
+       leaf += SEGMENT) {
+    reduction part = *whole;
+    part.range.begin += leaf * whole->leaf;
+    part.leaves = whole->leaves - leaf;
+    if (part.leaves > SEGMENT) {
+      part.leaves = SEGMENT;
+      part.range.end = part.range.begin + SEGMENT * whole->leaf;
+    }
+    status = reduce_segment(team, &part, key, next_value(&counter));
+    if (status == AC_OK)
+      carry(&counter);
+  }
+  if (status == AC_OK)
+    memcpy(ret_value, settle(&counter), size_bytes);
+  if (values != stack)
+    free(values);
   return status;
 }
 
@@ -253,5 +289,7 @@ ac_status ac_reduce(ac_team *team, ac_range range, int64_t grain,
                          .ctx = ctx};
   const void *key =
       site != NULL ? (const void *)site : (const void *)(uintptr_t)fold;
-  return run_reduction(team, &reduction, key, length, ret_value);
+  return reduction.leaves <= SEGMENT
+             ? reduce_segment(team, &reduction, key, ret_value)
+             : reduce_segments(team, &reduction, key, ret_value);
 }

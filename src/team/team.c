@@ -181,15 +181,33 @@ static ac_team *make(const ac_team_options *options) {
   return team;
 }
 
-static void end_helper(ac_worker *helper) {
+/* End a helper's thread; false if it has none (any more). */
+static bool end_helper(ac_worker *helper) {
   uint32_t before;
-  if (helper == NULL || !__atomic_load_n(&helper->is_started, __ATOMIC_ACQUIRE))
-    return;
+  /* acquire: pairs with the release in ac__helper_start() */
+  if (helper == NULL ||
+      __atomic_load_n(&helper->is_started, __ATOMIC_ACQUIRE) != AC__STARTED)
+    return false;
   while (!ac__mail_claim(helper, &before))
     ac__thread_yield(); /* it is on its way to its mailbox */
   (void)ac__mail_publish(helper, AC__MAIL_CLOSED);
   ac__mail_wake(helper);
   ac__thread_join(helper->thread);
+  __atomic_store_n(&helper->is_started, AC__ENDED, __ATOMIC_RELAXED);
+  return true;
+}
+
+/* A helper may have started another as it ended: until none is left. */
+static void end_helpers(ac_team *team) {
+  bool has_ended;
+  do {
+    int32_t count =
+        atomic_load_explicit(&team->helper_count, memory_order_acquire);
+    has_ended = false;
+    for (int32_t i = 1; i < count; i++)
+      has_ended |= end_helper(
+          atomic_load_explicit(&team->helpers[i], memory_order_relaxed));
+  } while (has_ended);
 }
 
 /* A guest's place is in its thread's list, which only that thread changes: mark
@@ -237,11 +255,8 @@ ac_status ac_team_create(const ac_team_options *options, ac_team **ret_team) {
 void ac_team_destroy(ac_team *team) {
   if (team == NULL)
     return;
-  int32_t count =
-      atomic_load_explicit(&team->helper_count, memory_order_acquire);
   if (team->generation == ac__generation())
-    for (int32_t i = 1; i < count; i++)
-      end_helper(atomic_load_explicit(&team->helpers[i], memory_order_relaxed));
+    end_helpers(team);
   free_team(team);
 }
 

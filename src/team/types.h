@@ -128,7 +128,7 @@ struct ac_worker {
   alignas(AC__LINE) ac_team *team;
   int32_t number;       /* helper: 1 … ; guest: 0 */
   int32_t place;        /* unique in the team: number; guests follow helpers */
-  uint8_t is_started;   /* the helper's thread exists (under the team's lock) */
+  uint8_t is_started;   /* atomic; the helper's thread: AC__STARTED, AC__ENDED */
   uint8_t is_guest;
   uint8_t in_use;       /* a guest place with a thread (under team.c's lock) */
   uint8_t is_orphan;    /* in use by a region that a fork cut off */
@@ -147,7 +147,8 @@ struct ac_worker {
   ac__job *slots[AC__DEQUE_SIZE];
 };
 
-enum { AC__AWAKE = 0, AC__BLOCKED = 1 };
+enum { AC__AWAKE = 0, AC__BLOCKED = 1 };     /* of `sleep` */
+enum { AC__STARTED = 1, AC__ENDED = 2 };     /* of `is_started` */
 
 /* The public head and its internal use agree. */
 _Static_assert(offsetof(ac__worker_head, top) == AC__LINE, "top's own line");
