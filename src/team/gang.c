@@ -157,13 +157,20 @@ static ac_status reserve(ac_team *team, member *member, int32_t *number) {
                         "the system refused thread %d", *number - 1);
       }
       member->before = AC__MAIL_OPEN; /* it polls, waiting for the message */
-    } else if (helper->token.slot == 0) {
+    } else if (member->before == AC__MAIL_PARKED && helper->token.slot == 0) {
+      /* Asleep: its token is ours to see to. One that is awake sees to it. */
       ac__token_enter(&helper->token, helper->word);
     }
     return AC_OK;
   }
   return ac__fail(AC_E_NOMEM, "ac_team_each", "Ask for fewer threads.",
                   "all %d threads of the team are busy", AC__WIDTH_MAX);
+}
+
+static void release(const member *member) {
+  if (member->before == AC__MAIL_PARKED)
+    ac__token_release(&member->helper->token);
+  ac__mail_unclaim(member->helper, member->before);
 }
 
 static ac_status reserve_all(ac_worker *worker, gang *gang) {
@@ -173,7 +180,7 @@ static ac_status reserve_all(ac_worker *worker, gang *gang) {
     if (status == AC_OK)
       continue;
     while (--i > 0) /* parked ones slept on; the others go back to polling */
-      ac__mail_unclaim(gang->members[i].helper, gang->members[i].before);
+      release(&gang->members[i]);
     return status;
   }
   return AC_OK;

@@ -129,7 +129,7 @@ bool ac__helper_start(ac_worker *helper) {
   if (status == AC_OK) {
     AC__COUNT(helper, threads_started);
     /* release: the team's end (ac_team_destroy) joins what it sees started */
-    __atomic_store_n(&helper->is_started, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&helper->is_started, AC__STARTED, __ATOMIC_RELEASE);
     return true;
   }
   atomic_store_explicit(&team->start_refused_ns, ac__clock_ns(),
@@ -425,6 +425,7 @@ static void stand_down(ac_worker *self, bool is_sentinel) {
  * since. */
 static idle_result sleep_parked(ac_worker *self, bool is_sentinel) {
   int idle_looks = 0;
+  ac__token found = {0}; /* while it is parked, its own is its waker's */
   for (;;) {
     /* acquire: pairs with the release in ac__mail_publish() */
     uint32_t state =
@@ -437,10 +438,14 @@ static idle_result sleep_parked(ac_worker *self, bool is_sentinel) {
         break;
       idle_looks = sees_work(self) ? 0 : idle_looks + 1;
       if (idle_looks < SENTINEL_IDLE_LOOKS &&
-          !ac__token_claim(&self->token, self->word))
+          !ac__token_claim(&found, self->word))
         break;
-      if (!ac__park_cancel(self)) /* somebody handed it mail: that counts */
+      if (!ac__park_cancel(self)) { /* somebody hands it mail: that counts */
+        ac__token_release(&found);
         break;
+      }
+      if (found.slot != 0)
+        self->token = found;
       stand_down(self, is_sentinel);
       return IDLE_WORK;
     case AC__MAIL_FULL:
