@@ -1,7 +1,8 @@
 /* for.c: ac_for, ac_for_2d, ac_invoke and ac_join2: loops as units of work.
  *
  * A unit is `grain` iterations (a tile, a task); the engine in loop.c decides
- * who runs which.
+ * who runs which. A loop of more units than the engine counts, 2^31, is run as
+ * several, one after the other.
  *
  * Knows nothing of: threads.
  */
@@ -54,20 +55,25 @@ ac_status ac_for(ac_team *team, ac_range range, int64_t grain,
                     "Give a body and a grain of at least 1, or 0.",
                     "grain is %lld%s", (long long)grain,
                     body == NULL ? ", body is NULL" : "");
-  if (length == 0)
-    return AC_OK;
   if (grain == 0)
     grain = 1;
-  if (ceil_div(length, grain) > AC__UNITS_MAX)
-    grain *= ceil_div(ceil_div(length, grain), AC__UNITS_MAX);
-  for_loop loop = {.range = range, .grain = grain, .body = body, .ctx = ctx};
-  const ac__work work = {.units = ceil_div(length, grain),
-                         .iterations = length,
-                         .key = site != NULL ? (const void *)site
-                                             : (const void *)(uintptr_t)body,
-                         .run = run_for,
-                         .ctx = &loop};
-  return ac__loop(team, &work);
+  const void *key =
+      site != NULL ? (const void *)site : (const void *)(uintptr_t)body;
+  ac_status status = AC_OK;
+  while (range.begin < range.end && status == AC_OK) {
+    for_loop loop = {.range = range, .grain = grain, .body = body, .ctx = ctx};
+    if (ceil_div(range.end - range.begin, grain) > AC__UNITS_MAX)
+      loop.range.end = range.begin + AC__UNITS_MAX * grain;
+    int64_t part = loop.range.end - range.begin;
+    const ac__work work = {.units = ceil_div(part, grain),
+                           .iterations = part,
+                           .key = key,
+                           .run = run_for,
+                           .ctx = &loop};
+    status = ac__loop(team, &work);
+    range.begin = loop.range.end;
+  }
+  return status;
 }
 
 /* ---- ac_for_2d ------------------------------------------------------------ */
