@@ -34,6 +34,11 @@
  *     it (a read-modify-write on both sides) and then wakes; a wake that comes
  *     when the worker no longer sleeps is harmless, since it looks again.
  *
+ *  6. A heavy barrier interrupts every core that the process runs on, so a helper
+ *     whose regions come a millisecond apart should not pay for one each time. It
+ *     may sleep without, for 5 ms at most, and passes it then: a push that the
+ *     race of 2 hid from it waits no longer than that.
+ *
  * Model-checked as compiled, with store buffers: see tests/model.
  *
  * Knows nothing of: what a message or a job does, tokens, threads.
@@ -124,7 +129,7 @@ bool ac__mail_begin(ac_worker *self) {
   return swap_code(self, AC__MAIL_FULL, AC__MAIL_BUSY);
 }
 
-void ac__park_prepare(ac_worker *self) {
+void ac__park_announce(ac_worker *self) {
   ac_team *team = self->team;
   uint32_t number = (uint32_t)self->number;
   uint32_t state = atomic_load_explicit(&self->mail.state, memory_order_relaxed);
@@ -137,6 +142,10 @@ void ac__park_prepare(ac_worker *self) {
                            UINT64_C(1) << (number % 64), memory_order_release);
   /* release: who takes the flag down (acquire in notify) sees the bit */
   atomic_store_explicit(&team->hungry, 1, memory_order_release);
+}
+
+void ac__park_prepare(ac_worker *self) {
+  ac__park_announce(self);
   /* Pairs with every push: see 2 above. */
   ac__barrier_heavy();
 }

@@ -35,8 +35,11 @@ void ac__mail_open(ac_worker *self);
 bool ac__mail_close(ac_worker *self);
 /* FULL → BUSY; false if it was taken back. */
 bool ac__mail_begin(ac_worker *self);
-/* BUSY → PARKED, and ask for nudges. Returns after a heavy barrier: what was
- * pushed before and not announced is now visible. */
+/* BUSY → PARKED, and ask for nudges. What was pushed before and not announced is
+ * visible for certain only after a heavy barrier, which the caller passes before
+ * it sleeps for good: see 6 in sleep.c. */
+void ac__park_announce(ac_worker *self);
+/* The same with the barrier. */
 void ac__park_prepare(ac_worker *self);
 /* PARKED → BUSY, having found work after all; false if somebody claimed it. */
 bool ac__park_cancel(ac_worker *self);

@@ -24,6 +24,7 @@ enum {
   SPIN_LONG_NS = 200000,
   LOOK_ROUNDS = 64,         /* polls of the mailbox between two looks around */
   SENTINEL_NS = 10000000,   /* between two claims of the sentinel */
+  NAP_NS = 5000000,         /* first sleep, if no heavy barrier went before */
   SENTINEL_IDLE_LOOKS = 5,  /* looks that found no work before it gives up */
   START_RETRY_NS = 1000000000 /* after a thread was refused */
 };
@@ -376,6 +377,7 @@ static bool has_lane_mail(const ac_worker *self) {
 /* Look at the mailbox, the lane and around, mailbox OPEN. On return it is BUSY,
  * or, with IDLE_OVER, still OPEN. */
 static idle_result look_about(ac_worker *self) {
+  uint32_t rounds = spin_ticks(self) == 0 ? 1 : LOOK_ROUNDS;
   for (uint32_t round = 1;; round++) {
     if (has_lane_mail(self)) {
       run_lane(self, round);
@@ -391,7 +393,7 @@ static idle_result look_about(ac_worker *self) {
     if (code == AC__MAIL_CLOSED)
       return IDLE_OVER;
     ac__cpu_relax();
-    if (round % LOOK_ROUNDS != 0 || code != AC__MAIL_OPEN)
+    if (round % rounds != 0 || code != AC__MAIL_OPEN)
       continue;
     if (sees_work(self)) {
       if (ac__mail_close(self))
@@ -414,63 +416,79 @@ static bool has_token(ac_worker *self) {
   return self->token.slot != 0 || ac__token_claim(&self->token, self->word);
 }
 
-static void stand_down(ac_worker *self, bool is_sentinel) {
-  if (is_sentinel)
-    /* release: pairs with the exchange of the next one */
-    atomic_store_explicit(&self->team->sentinel, 0, memory_order_release);
+/* How a helper sleeps. */
+typedef enum slumber {
+  FOR_GOOD, /* until it is woken */
+  NAP,      /* it has not passed the barrier yet (sleep.c, 6) */
+  WATCH     /* the sentinel: it wakes to look for a core */
+} slumber;
+
+/* End of a nap without mail: pass the barrier and look once more. True if there
+ * is work, the mailbox then BUSY. */
+static bool settle(ac_worker *self) {
+  ac__barrier_heavy();
+  return sees_work(self) && ac__park_cancel(self);
+}
+
+/* The sentinel's look. True if it is to be one no longer, mailbox BUSY: it has a
+ * core, or there is no work any more. */
+static bool watch(ac_worker *self, int *idle_looks) {
+  ac__token found = {0}; /* while it is parked, its own is its waker's */
+  *idle_looks = sees_work(self) ? 0 : *idle_looks + 1;
+  if (*idle_looks < SENTINEL_IDLE_LOOKS && !ac__token_claim(&found, self->word))
+    return false;
+  if (!ac__park_cancel(self)) { /* somebody hands it mail: that counts */
+    ac__token_release(&found);
+    return false;
+  }
+  if (found.slot != 0)
+    self->token = found;
+  return true;
 }
 
 /* Sleep until mail, a nudge, or, for the sentinel, a core. On return the mailbox
- * is BUSY (true: mail has begun) or CLOSED. The mailbox was PARKED or claimed
+ * is BUSY (IDLE_MAIL: mail has begun) or CLOSED. The mailbox was PARKED or claimed
  * since. */
-static idle_result sleep_parked(ac_worker *self, bool is_sentinel) {
+static idle_result sleep_parked(ac_worker *self, slumber how) {
   int idle_looks = 0;
-  ac__token found = {0}; /* while it is parked, its own is its waker's */
+  idle_result result = IDLE_WORK;
   for (;;) {
     /* acquire: pairs with the release in ac__mail_publish() */
     uint32_t state =
         atomic_load_explicit(&self->mail.state, memory_order_acquire);
-    switch (ac__mail_code(state)) {
-    case AC__MAIL_PARKED:
+    uint32_t code = ac__mail_code(state);
+    if (code == AC__MAIL_PARKED) {
       AC__COUNT(self, futex_calls);
-      ac__park_sleep(self, is_sentinel ? SENTINEL_NS : -1);
-      if (!is_sentinel)
+      ac__park_sleep(self, how == WATCH ? SENTINEL_NS
+                           : how == NAP ? NAP_NS
+                                        : -1);
+      if (how == WATCH && watch(self, &idle_looks))
         break;
-      idle_looks = sees_work(self) ? 0 : idle_looks + 1;
-      if (idle_looks < SENTINEL_IDLE_LOOKS &&
-          !ac__token_claim(&found, self->word))
+      if (how == NAP && settle(self))
         break;
-      if (!ac__park_cancel(self)) { /* somebody hands it mail: that counts */
-        ac__token_release(&found);
-        break;
-      }
-      if (found.slot != 0)
-        self->token = found;
-      stand_down(self, is_sentinel);
-      return IDLE_WORK;
-    case AC__MAIL_FULL:
-      if (!ac__mail_begin(self))
-        break;
-      stand_down(self, is_sentinel);
-      return IDLE_MAIL;
-    case AC__MAIL_NUDGED:
+      how = how == NAP ? FOR_GOOD : how;
+    } else if (code == AC__MAIL_FULL && ac__mail_begin(self)) {
+      result = IDLE_MAIL;
+      break;
+    } else if (code == AC__MAIL_NUDGED) {
       /* relaxed: NUDGED is the helper's own to change */
       atomic_store_explicit(&self->mail.state,
                             ac__mail_with(state, AC__MAIL_BUSY),
                             memory_order_relaxed);
-      stand_down(self, is_sentinel);
-      return IDLE_WORK;
-    case AC__MAIL_OPEN: /* woken for a message that was taken back */
-      if (!ac__mail_close(self))
-        break;
-      stand_down(self, is_sentinel);
-      return IDLE_WORK;
-    case AC__MAIL_CLOSED:
-      return IDLE_OVER;
-    default: /* CLAIMED: a message is being written */
-      ac__cpu_relax();
+      break;
+    } else if (code == AC__MAIL_OPEN && ac__mail_close(self)) {
+      break; /* woken for a message that was taken back */
+    } else if (code == AC__MAIL_CLOSED) {
+      result = IDLE_OVER;
+      break;
+    } else {
+      ac__cpu_relax(); /* a message is being written */
     }
   }
+  if (how == WATCH)
+    /* release: pairs with the exchange of the next sentinel */
+    atomic_store_explicit(&self->team->sentinel, 0, memory_order_release);
+  return result;
 }
 
 /* Why a helper parks. */
@@ -486,6 +504,13 @@ static idle_result park(ac_worker *self, reason why) {
   ac__token_release(&self->token);
   AC__COUNT(self, parks);
   AC__COUNT_N(self, shared_writes, 3);
+  if (self->lane == NULL && why == NO_WORK) {
+    ac__park_announce(self);
+    /* seq_cst: as far as this thread goes; the barrier is put off */
+    atomic_thread_fence(memory_order_seq_cst);
+    return sees_work(self) && ac__park_cancel(self) ? IDLE_WORK
+                                                    : sleep_parked(self, NAP);
+  }
   if (self->lane != NULL)
     ac__lane_detach(self);
   ac__park_prepare(self);
@@ -504,7 +529,7 @@ static idle_result park(ac_worker *self, reason why) {
     atomic_store_explicit(&self->team->hungry, 0, memory_order_relaxed);
   else if (why == NO_WORK && sees_work(self) && ac__park_cancel(self))
     return IDLE_WORK;
-  return sleep_parked(self, why == SENTINEL);
+  return sleep_parked(self, why == SENTINEL ? WATCH : FOR_GOOD);
 }
 
 /* Having found work after a nudge or in the last look: others may sleep while
@@ -571,7 +596,7 @@ void *ac__helper_main(void *helper) {
   self->idle_since = ac__ticks();
   (void)has_token(self);
   /* Its first message or nudge lies there. */
-  idle_result result = sleep_parked(self, false);
+  idle_result result = sleep_parked(self, FOR_GOOD);
   while (result != IDLE_OVER) {
     reason why = NO_WORK;
     if (result == IDLE_MAIL)
@@ -587,7 +612,7 @@ void *ac__helper_main(void *helper) {
       if (result != IDLE_OVER)
         continue;
       if (!ac__mail_close(self)) {
-        result = sleep_parked(self, false);
+        result = sleep_parked(self, FOR_GOOD);
         continue;
       }
     }
