@@ -567,7 +567,7 @@ static bool brief_ask(void *subject, ac_worker *worker) {
 static void run_own(brief *brief, const ac__work *work, ac_range units) {
   const ac__piece piece = {.body = work->run, .ctx = work->ctx,
                            .region = &brief->region, .range = units};
-  ac__piece_run(brief->region.owner, &piece);
+  ac__piece_run(brief->region.owner, &piece, NULL);
 }
 
 /* Units that the owner keeps, of which `helpers` helpers get equal shares of the

@@ -270,7 +270,7 @@ static bool ask(void *subject, ac_worker *worker) {
 static ac_status run_own(ac_worker *worker, gang *gang) {
   const ac__piece own = {.body = gang->body, .ctx = gang->ctx,
                          .region = &gang->region, .range = {0, 1}};
-  ac__piece_run(worker, &own);
+  ac__piece_run(worker, &own, NULL);
   const ac__wait wait = {
       .is_over = is_over, .help = help, .ask = ask, .subject = gang};
   ac_status status;

@@ -2,8 +2,6 @@
 #include "team/lane.h"
 #include "team/team.h"
 
-enum { OFFERED = 0, TAKEN = 1, REVOKED = 2, KIND = 3, NEXT = 4 };
-
 #define WRITE(field, value)                                                    \
   do {                                                                         \
     if ((field) != (value))                                                    \
@@ -16,9 +14,7 @@ bool ac__lane_post(ac_worker *patron, int32_t number, const ac__piece *piece) {
   /* relaxed: a hint; asked again below */
   if (!atomic_load_explicit(&lane->present, memory_order_relaxed))
     return false;
-  /* relaxed: the patron's own word, TAKEN aside */
-  uint32_t post = atomic_load_explicit(&lane->post, memory_order_relaxed);
-  if ((post & KIND) != REVOKED && !ac__lane_is_done(patron, number))
+  if (!patron->lane_is_void[number - 1] && !ac__lane_is_done(patron, number))
     return false;
   /* A helper that polls the line feels every store to it: leave out those of
    * what stands there already, as when the same loop runs again. */
@@ -28,9 +24,10 @@ bool ac__lane_post(ac_worker *patron, int32_t number, const ac__piece *piece) {
   WRITE(lane->begin, piece->range.begin);
   WRITE(lane->end, piece->range.end);
   WRITE(lane->index, piece->index);
-  *sent = (post & ~(uint32_t)KIND) + NEXT;
+  *sent += 1;
+  patron->lane_is_void[number - 1] = false;
   /* release: pairs with the acquire in ac__lane_run() */
-  atomic_store_explicit(&lane->post, *sent | OFFERED, memory_order_release);
+  atomic_store_explicit(&lane->post, *sent, memory_order_release);
   /* Against ac__lane_detach() and the heavy barrier after it. */
   if (ac__barrier_is_asymmetric())
     atomic_signal_fence(memory_order_seq_cst);
@@ -44,14 +41,22 @@ bool ac__lane_post(ac_worker *patron, int32_t number, const ac__piece *piece) {
   return !ac__lane_revoke(patron, number);
 }
 
-bool ac__lane_revoke(ac_worker *patron, int32_t number) {
-  ac__lane *lane = &patron->lanes[number - 1];
-  uint32_t post = patron->lane_sent[number - 1] | OFFERED;
-  /* relaxed: whoever wins alone touches the piece; what it wrote is the
-   * patron's own or comes with `done` */
+/* Decide on message `number`: true for the one of the two who comes first. */
+static bool decide(ac__lane *lane, uint32_t number) {
+  uint32_t before = number - 1;
+  /* acq_rel: each decision comes after the one before it; the message itself
+   * comes with `post`, what is done with `done` */
   return atomic_compare_exchange_strong_explicit(
-      &lane->post, &post, post | REVOKED, memory_order_relaxed,
+      &lane->claim, &before, number, memory_order_acq_rel,
       memory_order_relaxed);
+}
+
+bool ac__lane_revoke(ac_worker *patron, int32_t number) {
+  bool is_void =
+      decide(&patron->lanes[number - 1], patron->lane_sent[number - 1]);
+  if (is_void)
+    patron->lane_is_void[number - 1] = true;
+  return is_void;
 }
 
 void ac__lane_attach(ac_worker *self, ac_worker *patron) {
@@ -71,13 +76,9 @@ bool ac__lane_run(ac_worker *self) {
   ac__lane *lane = self->lane;
   /* acquire: pairs with the release in ac__lane_post() */
   uint32_t post = atomic_load_explicit(&lane->post, memory_order_acquire);
-  if ((post & KIND) != OFFERED ||
-      post == atomic_load_explicit(&lane->done, memory_order_relaxed))
-    return false;
-  /* acquire: as above */
-  if (!atomic_compare_exchange_strong_explicit(&lane->post, &post, post | TAKEN,
-                                               memory_order_acquire,
-                                               memory_order_relaxed))
+  /* relaxed: a hint, as decide() is asked */
+  if (post == atomic_load_explicit(&lane->claim, memory_order_relaxed) ||
+      !decide(lane, post))
     return false;
   const ac__piece piece = {.body = lane->body,
                            .ctx = lane->ctx,
@@ -85,7 +86,7 @@ bool ac__lane_run(ac_worker *self) {
                            .range = {lane->begin, lane->end},
                            .index = lane->index};
   ac_worker *patron = self->patron;
-  ac__piece_run(self, &piece);
+  ac__piece_run(self, &piece, patron);
   /* release: pairs with the acquire in ac__lane_is_done() */
   atomic_store_explicit(&lane->done, post, memory_order_release);
   AC__COUNT(self, shared_writes);

@@ -1,20 +1,23 @@
 /* lane.h: the short way from a thread to a helper that worked for it just now.
  *
- * Every worker has one lane, two cache lines, to each of the first helpers. A helper
- * that has run a message of a worker, its patron, looks at the patron's lane to
- * it as well as at its own mailbox for as long as it spins. The patron then hands
- * it the next piece by writing the one line, and sees in the other that it is
- * done: two line transfers, where the mailbox and a count take twice as many.
+ * Every worker has one lane to each of the first helpers. A helper that has run a
+ * message of a worker, its patron, looks at the patron's lane to it as well as at
+ * its own mailbox for as long as it spins. The patron then hands it the next piece
+ * by writing one line, and sees in another that it is done: two line transfers,
+ * where the mailbox and a count take twice as many.
+ *
+ * Messages are numbered. Each is decided once, by moving `claim` from the number
+ * before it to its own: the helper takes it so, or the patron revokes it so. That
+ * word has a line of its own, which stays with the helper while nobody revokes.
  *
  * Who posts and who leaves cannot miss each other: the patron stores `post`, then
  * loads `present`; the helper stores `present` = 0, passes a heavy barrier, then
  * loads `post` (sleep.c, 2, with the same barrier). If the patron finds that the
- * helper has left, both reach for the message by compare-and-swap: TAKEN or
- * REVOKED.
+ * helper has left, it revokes what the helper did not take.
  *
- * Invariants: only the patron writes `post` but for TAKEN, and the message; only
- * the helper writes `done` and `present`. A message lies untouched from `post`
- * until it is done or revoked.
+ * Invariants: only the patron writes `post` and the message; only the helper
+ * writes `done` and `present`. A message lies untouched from `post` until it is
+ * done or revoked.
  */
 #ifndef AC_TEAM_LANE_H
 #define AC_TEAM_LANE_H
@@ -46,11 +49,9 @@ void ac__lane_detach(ac_worker *self);
 
 /* The helper: does a piece lie there? A hint. */
 static inline bool ac__lane_has_piece(const ac__lane *lane) {
-  /* relaxed: ac__lane_run() looks with acquire. Its low bits are zero while it
-   * is offered. */
-  uint32_t post = atomic_load_explicit(&lane->post, memory_order_relaxed);
-  return post % 4 == 0 &&
-         post != atomic_load_explicit(&lane->done, memory_order_relaxed);
+  /* relaxed: ac__lane_run() looks with acquire */
+  return atomic_load_explicit(&lane->post, memory_order_relaxed) !=
+         atomic_load_explicit(&lane->claim, memory_order_relaxed);
 }
 
 /* The helper: run a piece if one lies in its lane. */

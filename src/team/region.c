@@ -35,15 +35,15 @@ ac_status ac__region_finish(ac__region *region) {
   return status;
 }
 
-void ac__piece_run(ac_worker *worker, const ac__piece *piece) {
+void ac__piece_run(ac_worker *worker, const ac__piece *piece,
+                   ac_worker *owner) {
   ac__region *region = piece->region;
   ac__frame frame;
   if (region == NULL) {
     (void)piece->body(piece->range, piece->ctx);
     return;
   }
-  ac__frame_push(worker, &frame, region,
-                 region->owner == worker ? NULL : region->owner, piece->index);
+  ac__frame_push(worker, &frame, region, owner, piece->index);
   ac_status status = piece->body(piece->range, piece->ctx);
   ac__frame_pop(worker, &frame);
   if (status != AC_OK)

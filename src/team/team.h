@@ -161,8 +161,10 @@ static inline bool ac__job_is_gone(const ac_worker *worker, int64_t index) {
 bool ac__help(ac_worker *worker, ac_worker *victim, int64_t base,
               const ac__still *still);
 
-/* Call a piece's body on this worker, as a member of its region. */
-void ac__piece_run(ac_worker *worker, const ac__piece *piece);
+/* Call a piece's body on this worker, as a member of its region. `owner` waits for
+ * it; NULL if that is the worker itself. The region is not touched if all goes
+ * well: its line is the owner's. */
+void ac__piece_run(ac_worker *worker, const ac__piece *piece, ac_worker *owner);
 
 /* ---- Waiting ------------------------------------------------------------ */
 

@@ -97,20 +97,21 @@ typedef struct ac__mail {
 } ac__mail;
 _Static_assert(sizeof(ac__mail) <= AC__LINE, "a mailbox is one line");
 
-/* From a worker to one helper; see lane.h. One line that the patron writes, and
- * one that the helper writes and the patron polls: so neither disturbs the other
- * between the two transfers that a piece needs. */
+/* From a worker to one helper; see lane.h. A line that the patron writes, one that
+ * the helper writes, and one that stays with the helper: while one polls, it is
+ * disturbed by nothing but what it waits for. */
 typedef struct ac__lane {
-  alignas(AC__LINE) _Atomic uint32_t post; /* number and kind */
+  alignas(AC__LINE) _Atomic uint32_t post; /* last one posted */
   int32_t index;
   ac_body_fn body;
   void *ctx;
   ac__region *region;
   int64_t begin, end;
-  alignas(AC__LINE) _Atomic uint32_t done; /* number of the last one finished */
-  _Atomic uint32_t present;                /* the helper looks here */
+  alignas(AC__LINE) _Atomic uint32_t done;  /* last one finished */
+  _Atomic uint32_t present;                 /* the helper looks here */
+  alignas(AC__LINE) _Atomic uint32_t claim; /* last one taken or revoked */
 } ac__lane;
-_Static_assert(sizeof(ac__lane) == 2 * AC__LINE, "a lane is two lines");
+_Static_assert(sizeof(ac__lane) == 3 * AC__LINE, "a lane is three lines");
 
 enum { AC__LANES = 8 }; /* to the helpers 1 … 8 */
 
@@ -139,6 +140,7 @@ struct ac_worker {
   uint64_t gap_ticks;   /* learned time between regions */
   uint32_t victim;      /* where the last steal succeeded */
   uint32_t lane_sent[AC__LANES]; /* last number posted; owner's */
+  bool lane_is_void[AC__LANES];  /* and it was revoked; owner's */
   ac__lane *lane;       /* helper: where it looks besides; NULL = nowhere */
   ac_worker *patron;    /* whose lane that is */
   ac__thread thread;

@@ -341,7 +341,8 @@ static void run_mail(ac_worker *self) {
   int32_t cpu = self->mail.cpu;
   leave_lane(self);
   learn_gap(self, ac__ticks());
-  ac__piece_run(self, &piece);
+  ac__piece_run(self, &piece,
+                piece.region == NULL ? NULL : piece.region->owner);
   if (piece.region != NULL) {
     AC__COUNT(self, shared_writes);
     ac__pending_end(&piece.region->pending, piece.region->owner);
