@@ -31,7 +31,7 @@ help:
 	@echo 'make asan           C tests under AddressSanitizer and UBSan'
 	@echo 'make tsan           C tests under ThreadSanitizer'
 	@echo 'make clang          C tests, built with clang'
-	@echo 'make fuzz           fuzzers, SECONDS_EACH=60 seconds each (needs clang)'
+	@echo 'make fuzz           fuzzers, FUZZ_SECONDS=20 seconds each (needs clang)'
 	@echo 'make test-pythons   Python tests with each Python from 3.10 to 3.13 found'
 	@echo 'make docs           the documentation as HTML in build/site'
 	@echo 'make lint           clang-format and ruff, changing nothing; format: do it'
