@@ -41,6 +41,9 @@ enum {
   LAG_NS = 150,            /* until a mailed helper begins */
   PIECE_NS = 300,          /* least work that is worth a thread */
   PIECES_MAX = 8,
+  ROUNDS_MAX = 8,
+  ROUND_NS = 32000,        /* least work in a round */
+  NESTED_NS = 5000,        /* an inner loop shorter than that is not offered */
   PATIENCE = 32,           /* polls before an owner takes pieces back */
   INVITATIONS_MAX = 12     /* halvings of the widest team */
 };
@@ -53,12 +56,24 @@ typedef struct part {
   _Atomic int64_t base;        /* its bottom when it came */
 } part;
 
+/* How parts map to units. A part is not one stretch of the loop but `rounds`
+ * blocks, one from each of as many stretches: so members go through the loop
+ * together from its begin to its end, as if they drew from one list, and a heavy
+ * iteration in the middle is begun when its turn comes; and yet the same member
+ * has the same units each time, which its caches remember. */
+typedef struct layout {
+  int64_t parts;  /* dealt out at first */
+  int64_t rounds;
+  int64_t block;  /* units of a part in a round */
+} layout;
+
 typedef struct loop {
   ac__job ticket; /* first: a thief gets its address */
   ac__region region;
   const ac__work *work;
   const ac__plan *plan;
   part *parts;
+  layout layout;
   double unit_ns; /* expected; 0 = unknown */
   bool is_quiet;  /* its tickets wake nobody */
   alignas(AC__LINE) _Atomic uint64_t busy;    /* ticks that all chunks took, of those who left */
@@ -121,6 +136,38 @@ static bool split(loop *loop, part *own, ac_worker *worker) {
     }
   }
   return false;
+}
+
+/* ---- Places and units ------------------------------------------------------------
+ *
+ * Parts hold places. Place x is block x / block % rounds of part
+ * x / (block * rounds); the few at the end that fill no block are themselves. */
+
+/* The units at places [first, …): as many as lie together, at most to `last`. */
+static ac_range units_at(const layout *layout, int64_t first, int64_t last) {
+  int64_t per_part = layout->block * layout->rounds;
+  int64_t part = first / per_part;
+  if (part >= layout->parts)
+    return (ac_range){first, last};
+  int64_t round = first % per_part / layout->block;
+  int64_t offset = first % layout->block;
+  int64_t begin = (round * layout->parts + part) * layout->block + offset;
+  int64_t count = layout->block - offset;
+  return (ac_range){begin, begin + (last - first < count ? last - first : count)};
+}
+
+static layout layout_of(const ac__work *work, const ac__plan *plan,
+                        int64_t parts) {
+  int64_t rounds = ROUNDS_MAX;
+  if (parts == 1)
+    rounds = 1;
+  else if (plan->serial_ns != 0 && plan->serial_ns < ROUNDS_MAX * ROUND_NS)
+    rounds = 1 + (int64_t)(plan->serial_ns / ROUND_NS);
+  if (rounds * parts > work->units)
+    rounds = 1;
+  return (layout){.parts = parts,
+                  .rounds = rounds,
+                  .block = work->units / (parts * rounds)};
 }
 
 /* ---- Members ------------------------------------------------------------------ */
@@ -294,11 +341,20 @@ static bool goes_on(member *member, uint32_t ran, uint64_t elapsed,
   return status == AC_OK;
 }
 
+static ac_status run_places(const loop *loop, int64_t first, int64_t last) {
+  ac_status status = AC_OK;
+  while (first < last && status == AC_OK) {
+    ac_range units = units_at(&loop->layout, first, last);
+    status = loop->work->run(units, loop->work->ctx);
+    first += units.end - units.begin;
+  }
+  return status;
+}
+
 /* Run units until none are left, or the region is cancelled, or the core is
  * wanted elsewhere. */
 static void run_units(member *member) {
   loop *loop = member->loop;
-  const ac__work *work = loop->work;
   double tick_ns = ac__tick_ns();
   uint64_t now = ac__ticks();
   member->border = now;
@@ -309,7 +365,7 @@ static void run_units(member *member) {
       if (last < end_of(atomic_load_explicit(&member->own->range,
                                              memory_order_relaxed)))
         offer(member);
-      ac_status status = work->run((ac_range){first, last}, work->ctx);
+      ac_status status = run_places(loop, first, last);
       uint64_t then = now;
       now = ac__ticks();
       member->busy += now - then;
@@ -489,14 +545,16 @@ static int32_t helpers_worth(const loop *loop, bool is_top) {
   return worth < most ? (int32_t)worth : most;
 }
 
-/* Cut the units evenly into the first `count` parts. */
-static void deal(loop *loop, int32_t count) {
-  int64_t units = loop->work->units;
+/* Deal the places out to the first parts; the last gets what fills no block. */
+static void deal(loop *loop) {
+  int64_t per_part = loop->layout.block * loop->layout.rounds;
+  int64_t count = loop->layout.parts;
   for (int32_t i = 0; i < loop->region.width; i++) {
     uint64_t range = 0;
     if (i < count)
-      range = pack((uint32_t)(units * i / count),
-                   (uint32_t)(units * (i + 1) / count));
+      range = pack((uint32_t)(i * per_part),
+                   (uint32_t)(i + 1 < count ? (i + 1) * per_part
+                                            : loop->work->units));
     atomic_init(&loop->parts[i].range, range);
     atomic_init(&loop->parts[i].stay, 0);
   }
@@ -522,7 +580,8 @@ static ac_status run_wide(const ac__visit *visit, const ac__work *work,
     atomic_init(&loop.used[word], word == 0);
   int32_t helpers = helpers_worth(&loop, visit->is_top);
   atomic_init(&loop.high, helpers + 1);
-  deal(&loop, helpers + 1);
+  loop.layout = layout_of(work, plan, helpers + 1);
+  deal(&loop);
   take_part(&loop, worker, 0, 1, helpers + 1);
   await_members(&loop, worker);
   while (has_units(&loop)) {
@@ -717,7 +776,8 @@ static ac_status run_entered(const ac__visit *visit, const ac__work *work) {
   bool is_brief = plan.mode == AC__MODE_AWAKE && visit->is_top && width > 1;
   AC__COUNT(worker, regions);
   if (plan.mode == AC__MODE_SMALL ||
-      (plan.mode == AC__MODE_SLOWER && plan.serial_ns < BORDER_NS))
+      (plan.mode == AC__MODE_SLOWER && plan.serial_ns < BORDER_NS) ||
+      (!visit->is_top && plan.serial_ns != 0 && plan.serial_ns < NESTED_NS))
     status = run_alone(work);
   else if (is_brief)
     status = run_brief(visit, work, &plan, width, &outcome);
