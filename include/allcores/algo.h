@@ -113,7 +113,8 @@ AC_API ac_status ac_group_create(ac_team *team, const ac_group_options *options,
  *
  * The task runs on some thread of the team, at the latest in ac_group_wait().
  * @return AC_OK; AC_E_CANCELLED or AC_E_TIMEOUT if the group is cancelled, and
- *         the task will not run; AC_E_NOMEM, likewise.
+ *         the task will not run; AC_E_NOMEM, likewise; AC_E_FORKED, likewise, of
+ *         a group that was made before a fork, in the child.
  */
 AC_API ac_status ac_group_spawn(ac_group *group, ac_task task);
 
@@ -122,7 +123,8 @@ AC_API ac_status ac_group_spawn(ac_group *group, ac_task task);
  * used again afterwards. Not from within one of the group's own tasks.
  *
  * @return AC_OK; the first non-zero status of a task; AC_E_CANCELLED;
- *         AC_E_TIMEOUT if its time ran out; AC_E_STATE from within its own task.
+ *         AC_E_TIMEOUT if its time ran out; AC_E_STATE from within its own task;
+ *         AC_E_FORKED as for ac_group_spawn().
  */
 AC_API ac_status ac_group_wait(ac_group *group);
 

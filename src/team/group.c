@@ -9,6 +9,9 @@
  * Locks: the team's lock is never taken while a group's is held, nor the other
  * way round, but in list_group(), which takes the team's inside the group's.
  *
+ * Fork: another thread of the parent may have held the locks. So the child never
+ * takes those of a group that is the parent's; its calls return AC_E_FORKED.
+ *
  * Invariants: a helper that looks at a group holds a reference, counted under
  * the team's lock, and destroying waits for it. `unfinished` counts tasks queued
  * and running.
@@ -45,6 +48,7 @@ typedef struct waiter {
 struct ac_group {
   ac__region region;
   ac_team *team;
+  uint32_t generation; /* of fork; another means: it is the parent's */
   pthread_mutex_t lock;
   task_node *first;
   task_node **last;
@@ -55,6 +59,21 @@ struct ac_group {
   int32_t references;       /* helpers that look at it; under the team's lock */
   struct ac_group *next, **link; /* the team's list */
 };
+
+static bool is_parents(const ac_group *group) {
+  return group->generation != ac__generation();
+}
+
+static ac_status fail_forked(const char *operation) {
+  return ac__fail(AC_E_FORKED, operation,
+                  "Make groups anew in the child, outside of any region.",
+                  "the process was forked since, or inside a region");
+}
+
+static ac_status fail_memory(const char *operation, const char *of_what) {
+  return ac__fail(AC_E_NOMEM, operation, "", "memory for %s was refused",
+                  of_what);
+}
 
 /* ---- The team's list ----------------------------------------------------- */
 
@@ -192,6 +211,8 @@ bool ac__groups_help(ac_worker *worker) {
   if (group == NULL)
     return false;
   bool has_run = run_task(group, worker);
+  if (ac__is_orphan())
+    return true;
   pthread_mutex_lock(&team->lock);
   group->references--;
   pthread_mutex_unlock(&team->lock);
@@ -207,14 +228,19 @@ ac_status ac_group_create(ac_team *team, const ac_group_options *options,
                     "Give a place for the group and a time of 0 or more.",
                     ret_group == NULL ? "ret_group is NULL"
                                       : "the timeout is negative");
-  if (team == NULL)
-    team = ac__team_own();
-  ac_group *group = team == NULL ? NULL : calloc(1, sizeof *group);
+  ac__visit visit; /* so that the team is this process's, after a fork */
+  bool has_place = ac__enter(team, &visit);
+  ac__leave(&visit);
+  if (!has_place)
+    return visit.before != NULL ? fail_forked("ac_group_create")
+                                : fail_memory("ac_group_create", "a place");
+  team = visit.worker->team;
+  ac_group *group = calloc(1, sizeof *group);
   if (group == NULL || pthread_mutex_init(&group->lock, NULL) != 0) {
     free(group);
-    return ac__fail(AC_E_NOMEM, "ac_group_create", "",
-                    "memory for the group was refused");
+    return fail_memory("ac_group_create", "the group");
   }
+  group->generation = ac__generation();
   group->team = team;
   group->last = &group->first;
   group->region.width = AC__PLACES_MAX;
@@ -229,13 +255,14 @@ ac_status ac_group_spawn(ac_group *group, ac_task task) {
   if (group == NULL || task.run == NULL)
     return ac__fail(AC_E_INVAL, "ac_group_spawn", "Give a group and a task.",
                     group == NULL ? "group is NULL" : "the task has no function");
+  if (is_parents(group))
+    return fail_forked("ac_group_spawn");
   ac_status status = status_of(group);
   if (status != AC_OK)
     return status == AC_E_TIMEOUT ? status : AC_E_CANCELLED;
   task_node *node = malloc(sizeof *node);
   if (node == NULL)
-    return ac__fail(AC_E_NOMEM, "ac_group_spawn", "",
-                    "memory for the task was refused");
+    return fail_memory("ac_group_spawn", "the task");
   *node = (task_node){.task = task};
   pthread_mutex_lock(&group->lock);
   *group->last = node;
@@ -257,6 +284,8 @@ ac_status ac_group_spawn(ac_group *group, ac_task task) {
 
 static bool is_over(void *subject) {
   ac_group *group = subject;
+  if (is_parents(group))
+    return false;
   pthread_mutex_lock(&group->lock);
   bool over = group->unfinished == 0;
   pthread_mutex_unlock(&group->lock);
@@ -366,14 +395,12 @@ ac_status ac_group_wait(ac_group *group) {
     return ac__fail(AC_E_STATE, "ac_group_wait",
                     "Wait outside, or use a group of its own inside the task.",
                     "the caller is one of the group's own tasks");
+  if (is_parents(group))
+    return fail_forked("ac_group_wait");
   if (!ac__enter(group->team, &visit)) {
     ac__leave(&visit);
-    if (visit.before != NULL)
-      return ac__fail(AC_E_FORKED, "ac_group_wait",
-                      "Leave the region first, or start a program by exec.",
-                      "the process was forked inside a region");
-    return ac__fail(AC_E_NOMEM, "ac_group_wait", "",
-                    "memory for the thread's place in the team was refused");
+    return visit.before != NULL ? fail_forked("ac_group_wait")
+                                : fail_memory("ac_group_wait", "a place");
   }
   ac_status status = wait_entered(group, visit.worker);
   ac__leave(&visit);
@@ -381,7 +408,7 @@ ac_status ac_group_wait(ac_group *group) {
 }
 
 void ac_group_cancel(ac_group *group) {
-  if (group == NULL)
+  if (group == NULL || is_parents(group))
     return;
   ac__region_fail(&group->region, AC_E_CANCELLED);
   pthread_mutex_lock(&group->lock);
@@ -389,21 +416,33 @@ void ac_group_cancel(ac_group *group) {
   pthread_mutex_unlock(&group->lock);
 }
 
-void ac_group_destroy(ac_group *group) {
-  if (group == NULL)
-    return;
-  ac_group_cancel(group);
-  (void)ac_group_wait(group);
+/* A helper may still look at it, for moments. */
+static void await_lookers(ac_group *group) {
   bool is_free = false;
-  while (!is_free) { /* a helper may still look at it, for moments */
+  while (!is_free) {
     pthread_mutex_lock(&group->team->lock);
     is_free = group->references == 0;
     pthread_mutex_unlock(&group->team->lock);
     if (!is_free)
       ac__thread_yield();
   }
+}
+
+void ac_group_destroy(ac_group *group) {
+  if (group == NULL)
+    return;
+  if (!is_parents(group)) {
+    ac_group_cancel(group);
+    (void)ac_group_wait(group);
+    await_lookers(group);
+    (void)pthread_mutex_destroy(&group->lock);
+  }
+  for (task_node *node = group->first; node != NULL;) { /* the parent's */
+    task_node *next = node->next;
+    free(node);
+    node = next;
+  }
   ac__error_drop(atomic_load_explicit(&group->region.error,
                                       memory_order_relaxed));
-  (void)pthread_mutex_destroy(&group->lock);
   free(group);
 }

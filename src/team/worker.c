@@ -565,7 +565,7 @@ static bool work_on(ac_worker *self) {
       ac__token_release(&self->token);
       return false;
     }
-  } while (run_any(self));
+  } while (run_any(self) && !ac__is_orphan());
   return true;
 }
 
