@@ -14,7 +14,7 @@
  * borders; this is how a loop widens in mid-flight, and how inner loops take the
  * cores that the outer loop no longer needs.
  *
- * A chunk is as many units as take about 2 µs by the last chunk's time, at least
+ * A chunk is as many units as take 2 to 5 µs by the last chunk's time, at least
  * one. Short loops (AWAKE) skip all this: each helper is handed a fixed piece in
  * its mailbox and the caller takes back what nobody has begun.
  *
@@ -33,7 +33,9 @@
 #include "team/team.h"
 
 enum {
-  CHUNK_NS = 2000,
+  CHUNK_NS = 2000,         /* of a short loop that all helpers were called to */
+  CHUNK_LONG_NS = 5000,
+  LONG_NS = 200000,
   CHUNK_ALONE_NS = 20000,  /* nobody may join: borders are for polling only */
   BORDER_NS = 50000,       /* between two full looks at budget and poll */
   WAKE_WORK_NS = 10000,    /* work that justifies waking one more helper */
@@ -44,6 +46,7 @@ enum {
   ROUNDS_MAX = 8,
   ROUND_NS = 32000,        /* least work in a round */
   NESTED_NS = 5000,        /* an inner loop shorter than that is not offered */
+  WAKE_AGAIN_NS = 200000,  /* between two wakes for short loops */
   PATIENCE = 32,           /* polls before an owner takes pieces back */
   INVITATIONS_MAX = 12     /* halvings of the widest team */
 };
@@ -75,6 +78,7 @@ typedef struct loop {
   part *parts;
   layout layout;
   double unit_ns; /* expected; 0 = unknown */
+  double chunk_ns; /* how long a chunk is to take */
   bool is_quiet;  /* its tickets wake nobody */
   alignas(AC__LINE) _Atomic uint64_t busy;    /* ticks that all chunks took, of those who left */
   _Atomic uint32_t members; /* that ever came, beside the owner */
@@ -267,6 +271,18 @@ static bool is_full(const loop *loop) {
   return true;
 }
 
+/* A short loop wakes nobody for itself. But many may follow each other, and who is
+ * woken for one stays awake for the next: so now and then it may. */
+static bool may_wake(ac_worker *worker) {
+  if (!ac__is_wanted(worker))
+    return false;
+  uint64_t now = ac__ticks();
+  if ((double)(now - worker->woke_ticks) * ac__tick_ns() < WAKE_AGAIN_NS)
+    return false;
+  worker->woke_ticks = now;
+  return true;
+}
+
 /* Keep a ticket in the deque while units are left for others. */
 static void offer(member *member) {
   loop *loop = member->loop;
@@ -277,9 +293,10 @@ static void offer(member *member) {
   if (is_full(loop))
     return;
   int64_t bottom = member->worker->head.bottom;
+  bool is_quiet = loop->is_quiet && !may_wake(member->worker);
   ac__pending_add(&loop->region.pending, 1);
   AC__COUNT(member->worker, shared_writes);
-  if (ac__job_push(member->worker, &loop->ticket, loop->is_quiet)) {
+  if (ac__job_push(member->worker, &loop->ticket, is_quiet)) {
     member->ticket = bottom;
     return;
   }
@@ -317,7 +334,7 @@ static void remind(const member *member) {
 static bool goes_on(member *member, uint32_t ran, uint64_t elapsed,
                     uint64_t now, double tick_ns) {
   loop *loop = member->loop;
-  double target_ns = loop->region.width == 1 ? CHUNK_ALONE_NS : CHUNK_NS;
+  double target_ns = loop->chunk_ns;
   double ns = (double)elapsed * tick_ns;
   if (ns < target_ns / 2) {
     if (member->chunk < UINT32_MAX / 2 && ran == member->chunk)
@@ -378,10 +395,9 @@ static void run_units(member *member) {
 }
 
 static uint32_t first_chunk(const loop *loop) {
-  double most = loop->region.width == 1 ? CHUNK_ALONE_NS : CHUNK_NS;
   if (loop->unit_ns == 0)
     return 1;
-  double units = most / loop->unit_ns;
+  double units = loop->chunk_ns / loop->unit_ns;
   return units < 1 ? 1 : units > 1e9 ? 1000000000 : (uint32_t)units;
 }
 
@@ -573,6 +589,11 @@ static ac_status run_wide(const ac__visit *visit, const ac__work *work,
   loop.plan = plan;
   loop.parts = parts;
   loop.unit_ns = plan->serial_ns / (double)work->units;
+  loop.chunk_ns = width == 1                                       ? CHUNK_ALONE_NS
+                  : visit->is_top && loop.unit_ns != 0 &&
+                          plan->serial_ns < LONG_NS
+                      ? CHUNK_NS
+                      : CHUNK_LONG_NS;
   loop.is_quiet = plan->serial_ns != 0 && plan->serial_ns < QUIET_NS;
   atomic_init(&loop.busy, 0);
   atomic_init(&loop.members, 0);
@@ -751,6 +772,13 @@ static int32_t useful_width(int32_t width, const ac__work *work,
   return plan->serial_ns != 0 && most < width ? (int32_t)most : width;
 }
 
+/* Is an inner loop not worth offering to others? */
+static bool is_kept(const ac_worker *worker, const ac__plan *plan) {
+  return plan->serial_ns != 0 &&
+         (plan->serial_ns < NESTED_NS ||
+          (plan->serial_ns < QUIET_NS && !ac__has_takers(worker)));
+}
+
 static void count_serial(ac_worker *worker, ac__mode mode, bool is_brief) {
   AC__COUNT(worker, regions_serial);
   if (mode == AC__MODE_SMALL)
@@ -777,7 +805,7 @@ static ac_status run_entered(const ac__visit *visit, const ac__work *work) {
   AC__COUNT(worker, regions);
   if (plan.mode == AC__MODE_SMALL ||
       (plan.mode == AC__MODE_SLOWER && plan.serial_ns < BORDER_NS) ||
-      (!visit->is_top && plan.serial_ns != 0 && plan.serial_ns < NESTED_NS))
+      (!visit->is_top && is_kept(worker, &plan)))
     status = run_alone(work);
   else if (is_brief)
     status = run_brief(visit, work, &plan, width, &outcome);

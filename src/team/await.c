@@ -58,15 +58,9 @@ static void block(ac_worker *worker, const ac__wait *wait, bool has_poll) {
   (void)ac__block_sleep(worker, sleep_ns(wait, has_poll));
 }
 
-ac_status ac__await(ac_worker *worker, const ac__wait *wait) {
-  /* relaxed: written with the width */
-  bool is_crowded =
-      atomic_load_explicit(&worker->team->is_crowded, memory_order_relaxed);
-  uint64_t spin_ticks =
-      is_crowded ? 0 : (uint64_t)(SPIN_NS / ac__tick_ns());
+static ac_status await_long(ac_worker *worker, const ac__wait *wait,
+                            uint64_t spin_ticks) {
   for (;;) {
-    if (spin(wait, spin_ticks / 16))
-      return AC_OK;
     if (ac__is_orphan())
       return AC_E_FORKED;
     if (wait->help != NULL && wait->help(wait->subject, worker))
@@ -84,4 +78,19 @@ ac_status ac__await(ac_worker *worker, const ac__wait *wait) {
     }
     block(worker, wait, has_poll);
   }
+}
+
+ac_status ac__await(ac_worker *worker, const ac__wait *wait) {
+  ac_team *team = worker->team;
+  /* relaxed: written with the width */
+  bool is_crowded =
+      atomic_load_explicit(&team->is_crowded, memory_order_relaxed);
+  uint64_t spin_ticks = is_crowded ? 0 : (uint64_t)(SPIN_NS / ac__tick_ns());
+  if (spin(wait, spin_ticks / 16))
+    return AC_OK;
+  /* relaxed: a hint; see look_about() in worker.c */
+  atomic_fetch_add_explicit(&team->looking, 1, memory_order_relaxed);
+  ac_status status = await_long(worker, wait, spin_ticks);
+  atomic_fetch_sub_explicit(&team->looking, 1, memory_order_relaxed);
+  return status;
 }

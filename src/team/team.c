@@ -324,6 +324,7 @@ static void revive(ac_team *team) {
     }
     atomic_store_explicit(&team->hungry, helpers > 1, memory_order_relaxed);
     atomic_store_explicit(&team->sentinel, 0, memory_order_relaxed);
+    atomic_store_explicit(&team->looking, 0, memory_order_relaxed);
     atomic_store_explicit(&team->open_groups, 0, memory_order_relaxed);
     team->groups = NULL; /* the parent's: see group.c */
     team->generation = ac__generation();

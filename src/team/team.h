@@ -146,6 +146,13 @@ bool ac__team_uninvite(ac_worker *sender, const ac__invitation *invitation);
  * if the deque is full. With `is_quiet` nobody is woken for it. */
 bool ac__job_push(ac_worker *worker, ac__job *job, bool is_quiet);
 
+/* Might anybody join a loop that this worker exposes now? A hint. */
+static inline bool ac__has_takers(const ac_worker *worker) {
+  return atomic_load_explicit(&worker->team->looking, memory_order_relaxed) !=
+             0 ||
+         ac__is_wanted(worker);
+}
+
 /* Take the newest job back; false if a thief has it. */
 static inline bool ac__job_take(ac_worker *worker) {
   return ac__deque_take(&worker->head);

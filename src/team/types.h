@@ -138,6 +138,7 @@ struct ac_worker {
   uint64_t word;        /* helper: its word in the ledger; 0 = not started */
   uint64_t idle_since;  /* ticks when it last ran out of work */
   uint64_t gap_ticks;   /* learned time between regions */
+  uint64_t woke_ticks;  /* when it last woke somebody for a short loop */
   uint32_t victim;      /* where the last steal succeeded */
   uint32_t lane_sent[AC__LANES]; /* last number posted; owner's */
   bool lane_is_void[AC__LANES];  /* and it was revoked; owner's */
@@ -170,6 +171,7 @@ enum { AC__PLACES_MAX = 8192 }; /* helpers, spares and guests together */
 struct ac_team {
   alignas(AC__LINE) _Atomic uint32_t hungry; /* a parked helper wants a nudge */
   _Atomic uint32_t sentinel;                 /* a helper waits for a free core */
+  _Atomic uint32_t looking; /* helpers that look about, joins that wait: a hint */
 
   /* Bit i: helper i is parked (or absent) and may be nudged. */
   alignas(AC__LINE) _Atomic uint64_t parked[AC__WIDTH_MAX / 64];

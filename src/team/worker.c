@@ -377,7 +377,7 @@ static bool has_lane_mail(const ac_worker *self) {
 
 /* Look at the mailbox, the lane and around, mailbox OPEN. On return it is BUSY,
  * or, with IDLE_OVER, still OPEN. */
-static idle_result look_about(ac_worker *self) {
+static idle_result look(ac_worker *self) {
   uint32_t rounds = spin_ticks(self) == 0 ? 1 : LOOK_ROUNDS;
   for (uint32_t round = 1;; round++) {
     if (has_lane_mail(self)) {
@@ -405,6 +405,15 @@ static idle_result look_about(ac_worker *self) {
         ac__ledger_is_wanted(ac__clock_ns()))
       return IDLE_OVER;
   }
+}
+
+static idle_result look_about(ac_worker *self) {
+  /* relaxed: a hint for inner loops whether to offer themselves */
+  atomic_fetch_add_explicit(&self->team->looking, 1, memory_order_relaxed);
+  idle_result result = look(self);
+  atomic_fetch_sub_explicit(&self->team->looking, 1, memory_order_relaxed);
+  AC__COUNT_N(self, shared_writes, 2);
+  return result;
 }
 
 /* A helper without a token may not work: claim one, else be the sentinel. */
