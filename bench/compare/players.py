@@ -40,6 +40,7 @@ class Turn:
     seconds: float
     answer: int
     extra: float
+    more: float
 
 
 class Player:
@@ -76,10 +77,11 @@ class Player:
             answer = self._read_line().split()
         except OSError as error:
             raise PlayerError(f"{self.name} {case} {a} {b}: {error}") from error
-        if len(answer) != 3 or answer[0] == "error":
+        if len(answer) != 4 or answer[0] == "error":
             reason = " ".join(answer) or "it died"
             raise PlayerError(f"{self.name} {case} {a} {b}: {reason}")
-        return Turn(float(answer[0]), int(answer[1], 16), float(answer[2]))
+        seconds, extra, more = (float(answer[i]) for i in (0, 2, 3))
+        return Turn(seconds, int(answer[1], 16), extra, more)
 
     def _read_line(self) -> str:
         line, until = b"", time.monotonic() + TURN_LIMIT_S
@@ -128,6 +130,11 @@ class Side:
     def extra(self) -> float:
         """Median of what else the turns say."""
         return statistics.median(turn.extra for turn in self.turns)
+
+    @property
+    def more(self) -> float:
+        """Median of what else the turns say, the second figure."""
+        return statistics.median(turn.more for turn in self.turns)
 
 
 @dataclass

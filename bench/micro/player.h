@@ -5,12 +5,12 @@
  * hands out the turns through pipes:
  *
  *   in   <case> <a> <b>\n                   play this case once
- *   out  <seconds> <answer> <extra>\n       or "error <why>\n"
+ *   out  <seconds> <answer> <extra> <more>\n       or "error <why>\n"
  *
  * `seconds` is the time of one unit of the case (a region, a call), `answer` is
- * compared between the sides, `extra` is what the case says. Between turns a
- * player waits in read() and uses no processor time, once its idle workers
- * rest.
+ * compared between the sides, `extra` and `more` are what the case says.
+ * Between turns a player waits in read() and uses no processor time, once its
+ * idle workers rest.
  *
  * Knows nothing of: which side it is, ratios, goals.
  */
@@ -24,11 +24,11 @@
 #include <time.h>
 
 typedef struct turn {
-  long a, b;         /* as asked for */
-  double seconds;    /* of one unit */
-  uint64_t answer;   /* equal on all sides */
-  double extra;      /* see the case */
-  const char *error; /* NULL = played */
+  long a, b;          /* as asked for */
+  double seconds;     /* of one unit */
+  uint64_t answer;    /* equal on all sides */
+  double extra, more; /* see the case */
+  const char *error;  /* NULL = played */
 } turn;
 
 typedef struct player_case {
@@ -73,10 +73,12 @@ static inline double tick_seconds(void) {
   return length;
 }
 
-/* Processor time of all threads but the caller. */
+/* Processor time of all threads but the caller. The caller's own clock is read
+ * on both sides of the process's, so that what the readings cost cancels. */
 static inline double seconds_of_others(void) {
-  return seconds_of(CLOCK_PROCESS_CPUTIME_ID) -
-         seconds_of(CLOCK_THREAD_CPUTIME_ID);
+  const double before = seconds_of(CLOCK_THREAD_CPUTIME_ID);
+  const double all = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
+  return all - (before + seconds_of(CLOCK_THREAD_CPUTIME_ID)) / 2;
 }
 
 static inline int compare_doubles(const void *left, const void *right) {
@@ -125,8 +127,8 @@ static inline void player_answer(const player_case *cases, size_t count,
   if (t->error)
     printf("error %s\n", t->error);
   else
-    printf("%.9e %016llx %.9e\n", t->seconds, (unsigned long long)t->answer,
-           t->extra);
+    printf("%.9e %016llx %.9e %.9e\n", t->seconds,
+           (unsigned long long)t->answer, t->extra, t->more);
   fflush(stdout);
 }
 

@@ -47,29 +47,44 @@ static inline void play_back_to_back(turn *t, region_fn region) {
   t->answer = region_answer(t->a + warm);
 }
 
-/* a = regions, b = ns between them. extra = processor time of the other threads
- * between two regions, in seconds: the worker's way to sleep is part of it. */
+/* Sleep until `ns` after `start`. */
+static inline void sleep_until(const struct timespec *start, long ns) {
+  const long sum = start->tv_nsec + ns;
+  const struct timespec at = {start->tv_sec + sum / 1000000000,
+                              sum % 1000000000};
+  clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+}
+
+/* a = regions, b = ns between them. Processor time of the other threads in such
+ * a gap, in seconds: extra = in its second half, when who sleeps is asleep;
+ * more = in all of it, so that the way to sleep is part of it. */
 static inline void play_apart(turn *t, region_fn region) {
   double *times = (double *)calloc((size_t)t->a, sizeof *times);
-  const struct timespec gap = {t->b / 1000000000, t->b % 1000000000};
   const double tick = tick_seconds();
-  double idle = 0;
+  double late = 0, whole = 0;
   if (!times) {
     t->error = "no memory";
     return;
   }
   memset(region_lines, 0, sizeof region_lines);
   for (long i = 0; i < t->a; i++) {
-    const double before = seconds_of_others();
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &gap, NULL);
-    idle += seconds_of_others() - before;
+    struct timespec ended;
+    clock_gettime(CLOCK_MONOTONIC, &ended);
+    const double first = seconds_of_others();
+    sleep_until(&ended, t->b / 2);
+    const double half = seconds_of_others();
+    sleep_until(&ended, t->b);
+    const double last = seconds_of_others();
+    late += last - half;
+    whole += last - first;
     const int64_t start = ticks_now();
     if (!region(region_lines))
       t->error = "a region failed";
     times[i] = tick * (double)(ticks_now() - start);
   }
   t->seconds = median_of(times, (size_t)t->a);
-  t->extra = idle / (double)t->a;
+  t->extra = late / (double)t->a;
+  t->more = whole / (double)t->a;
   t->answer = region_answer(t->a);
   free(times);
 }
