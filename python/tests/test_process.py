@@ -1,5 +1,6 @@
 """The package within a process: import, signals, threads, forks, children."""
 
+import dataclasses
 import os
 import signal
 import statistics
@@ -51,37 +52,81 @@ try:
     ac.sum(x)
     print("ended")
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    print(time.monotonic(), flush=True)
+    sys.stdin.readline()
 """
 
 
+@dataclasses.dataclass
+class Interrupt:
+    """How long a Ctrl-C took to end a sum, and on what a machine, in seconds."""
+
+    taken: float
+    waited: float  # of that, by the main thread, runnable, for a processor
+    others: float  # share of the cores that other programs used meanwhile
+
+
+def busy_s():
+    """Processor time that the whole machine has used, stolen time included."""
+    with open("/proc/stat") as file:
+        user, nice, system, _, _, *interrupts = map(int, file.readline().split()[1:9])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
+def waited_s(pid):
+    """Time that a process's main thread was runnable and did not run."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/schedstat") as file:
+            return 1e-9 * int(file.read().split()[1])
+    except FileNotFoundError:  # the kernel keeps no such account
+        return 0.0
+
+
+def used_s():
+    """Processor time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
 def interrupt(script, cores):
-    """Seconds from Ctrl-C, 0.3 s into the sum, until the script says so."""
-    child = subprocess.Popen(
+    """Run a sum, send Ctrl-C 0.3 s into it, and see when it is told there."""
+    begin, busy, used = time.monotonic(), busy_s(), used_s()
+    with subprocess.Popen(
         [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "ALLCORES_NUM_THREADS": str(cores)},
-    )
-    try:
-        assert child.stdout.readline() == "ready\n"
-        time.sleep(0.3)  # into the sum; a signal before it is seen as well
-        begin = time.perf_counter()
-        child.send_signal(signal.SIGINT)
-        assert child.stdout.readline() == "interrupted\n"
-        taken = time.perf_counter() - begin
-        assert child.wait(10) == 0
-        return taken
-    finally:
-        child.kill()
-        child.wait()
-        child.stdout.close()
+    ) as child:
+        try:
+            assert child.stdout.readline() == "ready\n"
+            time.sleep(0.3)  # into the sum; a signal before it is seen as well
+            waited, sent = waited_s(child.pid), time.monotonic()
+            child.send_signal(signal.SIGINT)
+            taken = float(child.stdout.readline()) - sent
+            waited = waited_s(child.pid) - waited
+            child.stdin.close()
+            assert child.wait(10) == 0
+        finally:
+            child.kill()
+    elapsed = time.monotonic() - begin
+    others = (busy_s() - busy) - (used_s() - used)
+    return Interrupt(taken, waited, others / elapsed / os.cpu_count())
+
+
+QUIET = 0.05  # share of the cores that others may use where a time is judged
 
 
 @pytest.mark.parametrize("cores", [1, 2, 8])
 def test_ctrl_c_ends_a_long_sum_within_100_ms(cores):
-    taken = [interrupt(LONG_SUM, cores) for _ in range(3)]
-    assert statistics.median(taken) <= 0.1
+    seen = []
+    for _ in range(8):
+        seen.append(interrupt(LONG_SUM, cores))
+        quiet = [one.taken for one in seen if one.others <= QUIET]
+        if len(quiet) == 3:
+            assert statistics.median(quiet) <= 0.1, seen
+            return
+    # Others kept the machine busy: what this thread waited for them is theirs.
+    assert statistics.median(one.taken - one.waited for one in seen) <= 0.1, seen
 
 
 def test_ctrl_c_beside_a_busy_python_thread_ends_a_long_sum():
@@ -92,7 +137,8 @@ def spin():
         pass
 threading.Thread(target=spin, daemon=True).start()
 """
-    assert interrupt(busy + LONG_SUM, 2) <= 1
+    seen = interrupt(busy + LONG_SUM, 2)
+    assert seen.taken - (seen.waited if seen.others > QUIET else 0) <= 1, seen
 
 
 def test_after_ctrl_c_sums_go_on(run_python):
