@@ -296,7 +296,7 @@ __attribute__((noinline)) static ac_status run_long(ac_worker *worker,
 }
 
 static ac_status fail_entry(const ac__visit *visit) {
-  if (visit->before != NULL)
+  if (visit->before != NULL && ac__is_orphan())
     return ac__fail(AC_E_FORKED, "ac_team_each",
                     "Leave the region first, or start a program by exec.",
                     "the process was forked inside a region");

@@ -75,6 +75,12 @@ static ac_status fail_memory(const char *operation, const char *of_what) {
                   of_what);
 }
 
+static ac_status fail_entry(const ac__visit *visit, const char *operation) {
+  return visit->before != NULL && ac__is_orphan()
+             ? fail_forked(operation)
+             : fail_memory(operation, "the thread's place in the team");
+}
+
 /* ---- The team's list ----------------------------------------------------- */
 
 /* Under the group's lock: list it while it has tasks to begin. */
@@ -232,8 +238,7 @@ ac_status ac_group_create(ac_team *team, const ac_group_options *options,
   bool has_place = ac__enter(team, &visit);
   ac__leave(&visit);
   if (!has_place)
-    return visit.before != NULL ? fail_forked("ac_group_create")
-                                : fail_memory("ac_group_create", "a place");
+    return fail_entry(&visit, "ac_group_create");
   team = visit.worker->team;
   ac_group *group = calloc(1, sizeof *group);
   if (group == NULL || pthread_mutex_init(&group->lock, NULL) != 0) {
@@ -399,8 +404,7 @@ ac_status ac_group_wait(ac_group *group) {
     return fail_forked("ac_group_wait");
   if (!ac__enter(group->team, &visit)) {
     ac__leave(&visit);
-    return visit.before != NULL ? fail_forked("ac_group_wait")
-                                : fail_memory("ac_group_wait", "a place");
+    return fail_entry(&visit, "ac_group_wait");
   }
   ac_status status = wait_entered(group, visit.worker);
   ac__leave(&visit);

@@ -107,7 +107,7 @@ ac_status ac_run(ac_team *team, ac_strand_fn fn, void *arg) {
     return ac__fail(AC_E_INVAL, "ac_run", "Give a function.", "fn is NULL");
   if (!ac__enter(team, &visit)) {
     ac__leave(&visit);
-    if (visit.before != NULL)
+    if (visit.before != NULL && ac__is_orphan())
       return ac__fail(AC_E_FORKED, "ac_run",
                       "Leave the region first, or start a program by exec.",
                       "the process was forked inside a region");
