@@ -449,29 +449,40 @@ typedef struct dense {
   char *sums; /* one a group */
 } dense;
 
-/* Sum at most LEAVES_MAX leaves. */
-static void sum_group(const dense *d, int64_t begin, int64_t count, void *sum) {
-  _Alignas(64) char sums[LEAVES_MAX * sizeof(ac_scalar)];
+/* Sum each leaf of [begin, end) to a place of its own. */
+static void sum_leaves_apart(const dense *d, int64_t begin, int64_t end,
+                             char *sums) {
+  const ac__sum_leaf_fn leaf = d->leaf;
+  const size_t size_bytes = d->type->monoid.size_bytes;
+  const int64_t leaf_bytes = AC__SUM_LEAF * d->type->item_bytes;
   const char *data = d->data + begin * d->type->item_bytes;
-  size_t size_bytes = d->type->monoid.size_bytes;
-  int64_t leaves = 0;
-  for (; count > 0; count -= AC__SUM_LEAF, leaves++) {
-    ac_scalar leaf_sum = zero;
-    d->leaf(data, count < AC__SUM_LEAF ? count : AC__SUM_LEAF, &leaf_sum);
-    put(sums + (size_t)leaves * size_bytes, &leaf_sum, size_bytes);
-    data += AC__SUM_LEAF * d->type->item_bytes;
+  for (int64_t left = end - begin; left > 0; left -= AC__SUM_LEAF) {
+    put(sums, &zero, size_bytes);
+    leaf(data, left < AC__SUM_LEAF ? left : AC__SUM_LEAF, sums);
+    sums += size_bytes;
+    data += leaf_bytes;
   }
-  d->type->halve(sums, leaves);
-  put(sum, sums, size_bytes);
 }
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static ac_status run_groups(ac_range units, void *ctx) {
   const dense *d = ctx;
+  const size_t size_bytes = d->type->monoid.size_bytes;
+  char *sums = d->sums + (size_t)units.begin * size_bytes;
+  if (d->group == AC__SUM_LEAF) {
+    sum_leaves_apart(d, units.begin * AC__SUM_LEAF,
+                     least(units.end * AC__SUM_LEAF, d->count), sums);
+    return AC_OK;
+  }
   for (int64_t unit = units.begin; unit < units.end; unit++) {
+    _Alignas(64) char leaves[LEAVES_MAX * sizeof(ac_scalar)];
     int64_t begin = unit * d->group;
-    int64_t left = d->count - begin;
-    sum_group(d, begin, left < d->group ? left : d->group,
-              d->sums + (size_t)unit * d->type->monoid.size_bytes);
+    int64_t end = least(begin + d->group, d->count);
+    sum_leaves_apart(d, begin, end, leaves);
+    d->type->halve(leaves, (end - begin - 1) / AC__SUM_LEAF + 1);
+    put(sums, leaves, size_bytes);
+    sums += size_bytes;
   }
   return AC_OK;
 }
