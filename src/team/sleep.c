@@ -192,8 +192,12 @@ ac_worker *ac__nudge_claim(ac_team *team, int32_t width, uint32_t *ret_before) {
 }
 
 void ac__block_prepare(ac_worker *self) {
-  /* relaxed: the caller's heavy barrier publishes it; see 5 above */
+  /* relaxed: the fence and the caller's heavy barrier publish it; see 5 above */
   atomic_store_explicit(&self->sleep, AC__BLOCKED, memory_order_relaxed);
+  /* seq_cst: before the caller looks who works for it; pairs with the fence in
+   * ac__strand_run(). Either it finds the thief and sets its flag, or the thief
+   * finds it BLOCKED and sets its own. */
+  atomic_thread_fence(memory_order_seq_cst);
 }
 
 void ac__block_cancel(ac_worker *self) {
