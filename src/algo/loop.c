@@ -432,6 +432,8 @@ static void take_part(loop *loop, ac_worker *worker, int32_t index,
                           memory_order_relaxed);
     atomic_store_explicit(&member.own->worker, worker, memory_order_relaxed);
     move_stay(member.own);
+    /* seq_cst: as in ac__strand_run() */
+    atomic_thread_fence(memory_order_seq_cst);
     /* relaxed: an owner already blocked did not know of us */
     if (atomic_load_explicit(&loop->region.owner->sleep,
                              memory_order_relaxed) == AC__BLOCKED)

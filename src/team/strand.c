@@ -21,6 +21,9 @@ void ac__strand_run(ac__job *job, ac_worker *thief) {
   /* relaxed, then release: who sees the thief sees the base */
   __atomic_store_n(&strand->base, thief->head.bottom, __ATOMIC_RELAXED);
   __atomic_store_n(&strand->thief, thief, __ATOMIC_RELEASE);
+  /* seq_cst: between telling of the thief and asking whether the owner sleeps;
+   * pairs with the fence in ac__block_prepare() */
+  atomic_thread_fence(memory_order_seq_cst);
   /* relaxed: if the owner blocked before it knew us, it is our pushes that it
    * wants to hear of */
   if (atomic_load_explicit(&owner->sleep, memory_order_relaxed) == AC__BLOCKED)

@@ -163,19 +163,27 @@ static void nudge(ac_worker *self) {
   ac_team *team = self->team;
   uint32_t before;
   uint32_t state;
-  ac_worker *helper = ac__nudge_claim(team, ac__team_width(team), &before);
-  if (helper == NULL)
-    return;
-  if (!fund(helper)) {
-    AC__COUNT(self, denied);
+  ac_worker *helper;
+  while ((helper = ac__nudge_claim(team, ac__team_width(team), &before)) !=
+         NULL) {
+    bool is_funded = fund(helper);
+    if (!is_funded)
+      AC__COUNT(self, denied);
     /* relaxed: with a sentinel on the look-out nobody else need wake; without
      * one this helper wakes, finds no core and becomes it */
-    if (atomic_load_explicit(&team->sentinel, memory_order_relaxed) != 0) {
-      ac__mail_unclaim(helper, before);
+    if (is_funded ||
+        atomic_load_explicit(&team->sentinel, memory_order_relaxed) == 0) {
+      (void)deliver(self, helper, before, AC__MAIL_NUDGED, &state);
       return;
     }
+    ac__mail_unclaim(helper, before);
+    /* seq_cst: pairs with the fence at the end of sleep_parked(). A sentinel that
+     * has just found a core either sees the bit, and passes work on, or is seen
+     * here to be one no longer. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&team->sentinel, memory_order_relaxed) != 0)
+      return;
   }
-  (void)deliver(self, helper, before, AC__MAIL_NUDGED, &state);
 }
 
 /* Wake the owners of what this worker runs that are blocked. */
@@ -495,9 +503,12 @@ static idle_result sleep_parked(ac_worker *self, slumber how) {
       ac__cpu_relax(); /* a message is being written */
     }
   }
-  if (how == WATCH)
+  if (how == WATCH) {
     /* release: pairs with the exchange of the next sentinel */
     atomic_store_explicit(&self->team->sentinel, 0, memory_order_release);
+    /* seq_cst: before pass_on() looks who is parked; pairs with nudge() */
+    atomic_thread_fence(memory_order_seq_cst);
+  }
   return result;
 }
 
