@@ -461,7 +461,8 @@ static void join(loop *loop, ac_worker *worker, int32_t first, int32_t last) {
     take_part(loop, worker, index, first, last);
     drop_index(loop, index);
   }
-  ac__pending_end(&loop->region.pending, owner);
+  if (ac__pending_end(&loop->region.pending, owner))
+    AC__COUNT(worker, futex_calls);
 }
 
 /* A bare piece: its range are the helpers to hand the loop on to. */
@@ -678,8 +679,11 @@ static int64_t hand_out(brief *brief, const ac__work *work, int64_t begin,
     atomic_fetch_add_explicit(&brief->region.pending, 1, memory_order_relaxed);
     bool is_sent = ac__team_invite(worker, &piece, number, brief->region.width,
                                    reach, invitation);
-    if (!is_sent || invitation->is_by_lane)
+    AC__COUNT(worker, shared_writes);
+    if (!is_sent || invitation->is_by_lane) {
       atomic_fetch_sub_explicit(&brief->region.pending, 1, memory_order_relaxed);
+      AC__COUNT(worker, shared_writes);
+    }
     if (!is_sent)
       break;
     number = invitation->helper->number + 1;

@@ -83,6 +83,13 @@ static ac_status fail_entry(const ac__visit *visit, const char *operation) {
 
 /* ---- The team's list ----------------------------------------------------- */
 
+/* The caller is in the team, if memory for its place could be had. */
+static void count_writes(int writes) {
+  ac_worker *self = ac__self_tls.worker;
+  if (self != NULL)
+    AC__COUNT_N(self, shared_writes, writes);
+}
+
 /* Under the group's lock: list it while it has tasks to begin. */
 static void list_group(ac_group *group) {
   ac_team *team = group->team;
@@ -90,6 +97,7 @@ static void list_group(ac_group *group) {
   if (wants == group->is_listed)
     return;
   group->is_listed = wants;
+  count_writes(3); /* the lock twice, and the number of groups */
   pthread_mutex_lock(&team->lock);
   if (wants) {
     group->next = team->groups;
@@ -123,8 +131,12 @@ static ac_status status_of(ac_group *group) {
 }
 
 static void wake_waiters(ac_group *group) {
-  for (waiter *waiter = group->waiters; waiter != NULL; waiter = waiter->next)
-    (void)ac__block_wake(waiter->worker);
+  ac_worker *self = ac__self_tls.worker;
+  for (waiter *waiter = group->waiters; waiter != NULL; waiter = waiter->next) {
+    count_writes(1);
+    if (ac__block_wake(waiter->worker) && self != NULL)
+      AC__COUNT(self, futex_calls);
+  }
 }
 
 /* Under the lock: drop the tasks that have not begun. */
@@ -153,6 +165,7 @@ static void make_owner(running *running, ac_worker *waiter) {
 static task_node *begin_task(ac_group *group, running *running) {
   ac_worker *worker = running->frame.worker;
   ac_status status = status_of(group);
+  count_writes(2);
   pthread_mutex_lock(&group->lock);
   if (status != AC_OK)
     leave_out(group);
@@ -177,6 +190,7 @@ static task_node *begin_task(ac_group *group, running *running) {
 }
 
 static void end_task(ac_group *group, running *running) {
+  count_writes(2);
   pthread_mutex_lock(&group->lock);
   *running->link = running->next;
   if (running->next != NULL)
@@ -269,6 +283,9 @@ ac_status ac_group_spawn(ac_group *group, ac_task task) {
   if (node == NULL)
     return fail_memory("ac_group_spawn", "the task");
   *node = (task_node){.task = task};
+  ac__visit visit;
+  bool has_place = ac__enter(group->team, &visit);
+  count_writes(2);
   pthread_mutex_lock(&group->lock);
   *group->last = node;
   group->last = &node->next;
@@ -276,8 +293,7 @@ ac_status ac_group_spawn(ac_group *group, ac_task task) {
   list_group(group);
   wake_waiters(group); /* a waiter that sleeps may run it */
   pthread_mutex_unlock(&group->lock);
-  ac__visit visit;
-  if (ac__enter(group->team, &visit)) {
+  if (has_place) {
     AC__COUNT(visit.worker, spawns);
     ac__team_announce(visit.worker);
   }

@@ -16,13 +16,14 @@ static inline void ac__pending_add(_Atomic uint32_t *pending, uint32_t parts) {
   atomic_fetch_add_explicit(pending, parts, memory_order_relaxed);
 }
 
-/* End one part. The join's memory may be gone when this returns. */
-static inline void ac__pending_end(_Atomic uint32_t *pending, ac_worker *owner) {
+/* End one part. The join's memory may be gone when this returns. True if it had to
+ * make a system call, to wake the owner. */
+static inline bool ac__pending_end(_Atomic uint32_t *pending, ac_worker *owner) {
   /* release: pairs with the acquire in ac__pending_is_over(); acquire: the last
    * one sees AWAITED and, through it, the owner's state */
-  if (atomic_fetch_sub_explicit(pending, 1, memory_order_acq_rel) ==
-      (AC__AWAITED | 1))
-    (void)ac__block_wake(owner);
+  return atomic_fetch_sub_explicit(pending, 1, memory_order_acq_rel) ==
+             (AC__AWAITED | 1) &&
+         ac__block_wake(owner);
 }
 
 static inline bool ac__pending_is_over(_Atomic uint32_t *pending) {

@@ -30,11 +30,13 @@ void ac__strand_run(ac__job *job, ac_worker *thief) {
     ac__make_hungry(thief);
   strand->fn(thief, strand->arg);
   ac__frame_pop(thief, &frame);
+  AC__COUNT_N(thief, shared_writes, 2); /* that it began, and that it ended */
   /* acq_rel: release pairs with the acquire in is_over(); acquire, so that an
    * AWAITED comes with the owner's state. The strand is gone after this. */
   if (__atomic_exchange_n(&strand->state, AC__STRAND_DONE, __ATOMIC_ACQ_REL) ==
-      AC__STRAND_AWAITED)
-    (void)ac__block_wake(owner);
+          AC__STRAND_AWAITED &&
+      ac__block_wake(owner))
+    AC__COUNT(thief, futex_calls);
 }
 
 void ac__spawn_slow(ac_worker *worker, ac_strand *strand) {

@@ -152,7 +152,8 @@ static void refresh_width(ac_team *team) {
                         memory_order_relaxed);
   atomic_store_explicit(&team->width, width, memory_order_relaxed);
   atomic_store_explicit(&team->budget_epoch, epoch, memory_order_relaxed);
-  if (width > before) /* release: helpers parked beyond may be nudged now */
+  if (width > before && before > 0)
+    /* release: helpers parked beyond may be nudged now */
     atomic_store_explicit(&team->hungry, 1, memory_order_release);
 }
 

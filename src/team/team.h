@@ -195,6 +195,9 @@ ac_status ac__await(ac_worker *worker, const ac__wait *wait);
 
 /* Set a worker's flag: a blocked join wants to know of its pushes. */
 static inline void ac__make_hungry(ac_worker *of) {
+  ac_worker *self = ac__self_tls.worker;
+  if (self != NULL)
+    AC__COUNT(self, shared_writes);
   /* release: pairs with the exchange in ac__notify(): it then sees `sleep` */
   __atomic_store_n(&of->head.hungry, 1, __ATOMIC_RELEASE);
 }

@@ -166,6 +166,7 @@ static void nudge(ac_worker *self) {
   ac_worker *helper;
   while ((helper = ac__nudge_claim(team, ac__team_width(team), &before)) !=
          NULL) {
+    AC__COUNT(self, shared_writes); /* its bit */
     bool is_funded = fund(helper);
     if (!is_funded)
       AC__COUNT(self, denied);
@@ -353,7 +354,8 @@ static void run_mail(ac_worker *self) {
                 piece.region == NULL ? NULL : piece.region->owner);
   if (piece.region != NULL) {
     AC__COUNT(self, shared_writes);
-    ac__pending_end(&piece.region->pending, piece.region->owner);
+    if (ac__pending_end(&piece.region->pending, piece.region->owner))
+      AC__COUNT(self, futex_calls);
   }
   if (spin_ticks(self) == 0 || ac__is_orphan())
     return;
