@@ -42,8 +42,8 @@ static int64_t sleep_ns(const ac__wait *wait, bool has_poll) {
 }
 
 static void block(ac_worker *worker, const ac__wait *wait, bool has_poll) {
-  ac__block_prepare(worker);
   AC__COUNT_N(worker, shared_writes, 2); /* that it sleeps, and the question */
+  ac__block_prepare(worker);
   if (!wait->ask(wait->subject, worker)) {
     ac__block_cancel(worker);
     return;
