@@ -133,12 +133,16 @@ static ac_status run_member(ac_range range, void *ctx) {
 
 /* Reserve a helper that is idle or not yet started; start it if need be. One that
  * is about to be idle is waited for a moment. */
-static ac_status reserve(ac_team *team, member *member, int32_t *number) {
+static ac_status reserve(const ac_worker *worker, member *member,
+                         int32_t *number) {
+  ac_team *team = worker->team;
   for (; *number <= AC__WIDTH_MAX; ++*number) {
     ac_worker *helper = ac__team_helper(team, *number);
     if (helper == NULL)
       return ac__fail(AC_E_NOMEM, "ac_team_each", "Ask for fewer threads.",
                       "memory for thread %d was refused", *number);
+    if (helper == worker)
+      continue;
     bool is_claimed = ac__mail_claim(helper, &member->before);
     for (int i = 0; i < WAIT_POLLS && !is_claimed; i++) {
       ac__cpu_relax();
@@ -176,7 +180,7 @@ static void release(const member *member) {
 static ac_status reserve_all(ac_worker *worker, gang *gang) {
   int32_t number = 1;
   for (int32_t i = 1; i < gang->region.width; i++) {
-    ac_status status = reserve(worker->team, &gang->members[i], &number);
+    ac_status status = reserve(worker, &gang->members[i], &number);
     if (status == AC_OK)
       continue;
     while (--i > 0) /* parked ones slept on; the others go back to polling */

@@ -36,7 +36,7 @@
  *
  *  6. A heavy barrier interrupts every core that the process runs on, so a helper
  *     whose regions come a millisecond apart should not pay for one each time. It
- *     may sleep without, for 5 ms at most, and passes it then: a push that the
+ *     may sleep without, for 3 ms at most, and passes it then: a push that the
  *     race of 2 hid from it waits no longer than that.
  *
  * Model-checked as compiled, with store buffers: see tests/model.

@@ -24,7 +24,7 @@ enum {
   SPIN_LONG_NS = 200000,
   LOOK_ROUNDS = 64,         /* polls of the mailbox between two looks around */
   SENTINEL_NS = 10000000,   /* between two claims of the sentinel */
-  NAP_NS = 5000000,         /* first sleep, if no heavy barrier went before */
+  NAP_NS = 3000000,         /* first sleep, if no heavy barrier went before */
   SENTINEL_IDLE_LOOKS = 5,  /* looks that found no work before it gives up */
   START_RETRY_NS = 1000000000 /* after a thread was refused */
 };
@@ -522,6 +522,23 @@ typedef enum reason {
   SENTINEL /* likewise, and this one is to look for a core */
 } reason;
 
+/* Close a mailbox that was PARKED, to run a piece. False if a message or a nudge
+ * lies there: it waits. While it is claimed the token is its claimer's to see to,
+ * so wait for what comes of that. */
+static bool close_parked(ac_worker *self) {
+  for (;;) {
+    if (ac__park_cancel(self) || ac__mail_close(self))
+      return true;
+    /* acquire: pairs with the release in ac__mail_publish() */
+    uint32_t code = ac__mail_code(
+        atomic_load_explicit(&self->mail.state, memory_order_acquire));
+    if (code == AC__MAIL_FULL || code == AC__MAIL_NUDGED ||
+        code == AC__MAIL_CLOSED)
+      return false;
+    ac__cpu_relax();
+  }
+}
+
 /* Park, mailbox BUSY. Returns as sleep_parked(). */
 static idle_result park(ac_worker *self, reason why) {
   ac__token_release(&self->token);
@@ -540,7 +557,7 @@ static idle_result park(ac_worker *self, reason why) {
   if (self->lane != NULL) {
     /* The barrier was ac__park_prepare()'s. The mailbox may be claimed: then
      * that message waits for the piece. */
-    bool is_closed = ac__lane_has_piece(self->lane) && ac__park_cancel(self);
+    bool is_closed = ac__lane_has_piece(self->lane) && close_parked(self);
     (void)ac__lane_run(self);
     self->lane = NULL;
     if (is_closed)
