@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 enum {
@@ -34,6 +35,21 @@ typedef struct usage {
   } task[TASKS_MAX];
 } usage;
 
+/* This thread, or one of a team: a sanitizer has threads of its own. */
+static bool is_ours(const char *task) {
+  char path[300];
+  char name[32] = "";
+  if (atoi(task) == ac__thread_id())
+    return true;
+  (void)snprintf(path, sizeof path, "/proc/self/task/%s/comm", task);
+  FILE *file = fopen(path, "r");
+  if (file == NULL)
+    return false;
+  bool is_read = fgets(name, sizeof name, file) != NULL;
+  (void)fclose(file);
+  return is_read && strncmp(name, "allcores", 8) == 0;
+}
+
 static void usage_read(usage *usage) {
   DIR *tasks = opendir("/proc/self/task");
   struct dirent *entry;
@@ -44,7 +60,7 @@ static void usage_read(usage *usage) {
     char path[300];
     int i = usage->count;
     usage->task[i].id = atoi(entry->d_name);
-    if (usage->task[i].id == 0)
+    if (usage->task[i].id == 0 || !is_ours(entry->d_name))
       continue;
     (void)snprintf(path, sizeof path, "/proc/self/task/%s/schedstat",
                    entry->d_name);
