@@ -58,8 +58,8 @@ static ac_status cover_body(ac_range range, void *ctx) {
   for (int64_t i = range.begin; i < range.end; i++)
     cover->runs[i - cover->begin]++;
   if (range.end - range.begin < cover->grain)
-    atomic_fetch_add_explicit(&cover->short_calls, range.end != cover->end ? 2
-                                                                          : 1,
+    atomic_fetch_add_explicit(&cover->short_calls,
+                              range.end != cover->end ? 2 : 1,
                               memory_order_relaxed);
   atomic_fetch_add_explicit(&cover->calls, 1, memory_order_relaxed);
   if (cover->is_slow)
@@ -82,8 +82,8 @@ static void check_cover(ac_team *team, int64_t begin, int64_t length,
   for (int64_t i = 0; i < length; i++)
     once = once && cover.runs[i] == 1;
   if (!CHECK(once))
-    printf("  [%lld, +%lld), grain %lld\n", (long long)begin,
-           (long long)length, (long long)grain);
+    printf("  [%lld, +%lld), grain %lld\n", (long long)begin, (long long)length,
+           (long long)grain);
   CHECK(atomic_load(&cover.short_calls) <= 1);
 }
 
@@ -118,8 +118,9 @@ static ac_status never(ac_range range, void *ctx) {
 
 TEST("an empty range calls nothing") {
   CHECK_INT(ac_for(NULL, (ac_range){5, 5}, 0, NULL, never, NULL), AC_OK);
-  CHECK_INT(ac_for(NULL, (ac_range){INT64_MIN, INT64_MIN}, 9, NULL, never, NULL),
-            AC_OK);
+  CHECK_INT(
+      ac_for(NULL, (ac_range){INT64_MIN, INT64_MIN}, 9, NULL, never, NULL),
+      AC_OK);
   CHECK_INT(ac_for_2d(NULL, (ac_range){0, 0}, (ac_range){0, 9}, (ac_tile){0},
                       NULL, (ac_body_2d_fn)(void (*)(void))never, NULL),
             AC_OK);
@@ -160,7 +161,8 @@ TEST("ranges of over 2^31 iterations are covered") {
   CHECK_INT(atomic_load(&extent.total), INT64_C(1) << 33);
 }
 
-/* ---- Nesting --------------------------------------------------------------- */
+/* ---- Nesting ---------------------------------------------------------------
+ */
 
 enum { SIDE = 12 };
 
@@ -203,13 +205,12 @@ TEST("loops nested three deep, over several teams, cover the cube") {
   for (int round = 0; round < 60; round++) {
     memset(&cube, 0, sizeof cube);
     for (int i = 0; i < 3; i++)
-      cube.teams[i] = round % 3 == 0 ? NULL
-                      : round % 3 == 1
-                          ? team_of(2 + round % 3)
-                          : team_of((int)(draw() % TEAMS));
-    CHECK_INT(ac_for(cube.teams[0], (ac_range){0, SIDE}, 0, NULL, cube_outer,
-                     &cube),
-              AC_OK);
+      cube.teams[i] = round % 3 == 0   ? NULL
+                      : round % 3 == 1 ? team_of(2 + round % 3)
+                                       : team_of((int)(draw() % TEAMS));
+    CHECK_INT(
+        ac_for(cube.teams[0], (ac_range){0, SIDE}, 0, NULL, cube_outer, &cube),
+        AC_OK);
     const uint8_t *runs = &cube.runs[0][0][0];
     int wrong = 0;
     for (int i = 0; i < SIDE * SIDE * SIDE; i++)
@@ -218,7 +219,8 @@ TEST("loops nested three deep, over several teams, cover the cube") {
   }
 }
 
-/* ---- Errors ---------------------------------------------------------------- */
+/* ---- Errors ----------------------------------------------------------------
+ */
 
 typedef struct trouble {
   int64_t at;
@@ -239,8 +241,8 @@ TEST("the status of a body comes out, and what had not begun is left out") {
   for (int i = 0; i < TEAMS; i++)
     for (ac_status status = 5; status >= -20; status -= 25) {
       trouble trouble = {.at = 3, .status = status};
-      CHECK_INT(ac_for(team_of(i), (ac_range){0, 100000}, 1, NULL,
-                       trouble_body, &trouble),
+      CHECK_INT(ac_for(team_of(i), (ac_range){0, 100000}, 1, NULL, trouble_body,
+                       &trouble),
                 status);
       CHECK(atomic_load(&trouble.calls) < 90000);
     }
@@ -270,9 +272,9 @@ TEST("the text of an error comes to the caller, from whatever thread") {
   for (int i = 0; i < TEAMS; i++)
     for (int round = 0; round < 10; round++) {
       (void)ac_for(NULL, (ac_range){0, 1}, -1, NULL, never, NULL);
-      CHECK_INT(ac_for(team_of(i), (ac_range){0, 16}, 1, NULL, deep_fail,
-                       team_of(i)),
-                AC_E_INVAL);
+      CHECK_INT(
+          ac_for(team_of(i), (ac_range){0, 16}, 1, NULL, deep_fail, team_of(i)),
+          AC_E_INVAL);
       CHECK(strstr(ac_last_error()->detail, "[9, 3)") != NULL);
       CHECK(strcmp(ac_last_error()->operation, "ac_for") == 0);
     }
@@ -281,11 +283,12 @@ TEST("the text of an error comes to the caller, from whatever thread") {
 TEST("arguments that are not allowed are refused with a sentence") {
   ac_range good = {0, 4};
   CHECK_INT(ac_for(NULL, (ac_range){1, 0}, 0, NULL, never, NULL), AC_E_INVAL);
-  CHECK_INT(ac_for(NULL, (ac_range){INT64_MIN, INT64_MAX}, 0, NULL, never, NULL),
-            AC_E_INVAL);
-  CHECK_INT(ac_for(NULL, (ac_range){0, (INT64_C(1) << 62) + 1}, 0, NULL, never,
-                   NULL),
-            AC_E_INVAL);
+  CHECK_INT(
+      ac_for(NULL, (ac_range){INT64_MIN, INT64_MAX}, 0, NULL, never, NULL),
+      AC_E_INVAL);
+  CHECK_INT(
+      ac_for(NULL, (ac_range){0, (INT64_C(1) << 62) + 1}, 0, NULL, never, NULL),
+      AC_E_INVAL);
   CHECK_INT(ac_for(NULL, good, -1, NULL, never, NULL), AC_E_INVAL);
   CHECK_INT(ac_for(NULL, good, 0, NULL, NULL, NULL), AC_E_INVAL);
   CHECK_INT(ac_for_2d(NULL, good, (ac_range){1, 0}, (ac_tile){0}, NULL,
@@ -302,7 +305,8 @@ TEST("arguments that are not allowed are refused with a sentence") {
   CHECK(ac_last_error()->detail[0] != '\0');
 }
 
-/* ---- Tiles ------------------------------------------------------------------- */
+/* ---- Tiles
+ * ------------------------------------------------------------------- */
 
 typedef struct board {
   ac_range rows, cols;
@@ -344,7 +348,8 @@ TEST("tiles cover rows and columns exactly once, none larger than asked") {
   }
 }
 
-/* ---- Tasks -------------------------------------------------------------------- */
+/* ---- Tasks
+ * -------------------------------------------------------------------- */
 
 typedef struct counted {
   int runs;
@@ -392,7 +397,8 @@ TEST("of two joined tasks both run, and the status of either comes out") {
   }
 }
 
-/* ---- Indices ------------------------------------------------------------------- */
+/* ---- Indices
+ * ------------------------------------------------------------------- */
 
 typedef struct indices {
   atomic_int in_use[1100];
@@ -425,8 +431,9 @@ static void *index_caller(void *ctx) {
   static _Thread_local indices own;
   (void)ctx;
   for (int round = 0; round < 20; round++)
-    CHECK_INT(ac_for(team_of(3), (ac_range){0, 500}, 1, &site, index_body, &own),
-              AC_OK);
+    CHECK_INT(
+        ac_for(team_of(3), (ac_range){0, 500}, 1, &site, index_body, &own),
+        AC_OK);
   return NULL;
 }
 

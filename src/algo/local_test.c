@@ -48,9 +48,9 @@ TEST("each thread has a value of its own, made by init") {
     CHECK_INT(ac_team_create(&options, &team), AC_OK);
     CHECK_INT(ac_local_create(sizeof(tally), begin, &seven, &local), AC_OK);
     for (int round = 0; round < 10; round++)
-      CHECK_INT(ac_for(team, (ac_range){0, ITERATIONS}, 1, NULL, count_body,
-                       local),
-                AC_OK);
+      CHECK_INT(
+          ac_for(team, (ac_range){0, ITERATIONS}, 1, NULL, count_body, local),
+          AC_OK);
     ac_local_visit(local, add, &totals);
     CHECK_INT(totals.count, 10 * ITERATIONS);
     CHECK(totals.values >= 1 && totals.values <= widths[i]);

@@ -648,6 +648,9 @@ static bool brief_ask(void *subject, ac_worker *worker) {
 }
 
 static void run_own(brief *brief, const ac__work *work, ac_range units) {
+  /* relaxed: a reason to leave it out; the join acquires it */
+  if (atomic_load_explicit(&brief->region.status, memory_order_relaxed) != AC_OK)
+    return;
   const ac__piece piece = {.body = work->run, .ctx = work->ctx,
                            .region = &brief->region, .range = units};
   ac__piece_run(brief->region.owner, &piece, NULL);
@@ -748,8 +751,16 @@ static ac_status run_brief(const ac__visit *visit, const ac__work *work,
 /* ---- Choosing ------------------------------------------------------------------------- */
 
 /* On the caller in one call, for loops too short to be worth a border. */
-static ac_status run_alone(const ac__work *work) {
-  return work->run((ac_range){0, work->units}, work->ctx);
+static ac_status run_alone(ac_worker *worker, const ac__work *work) {
+  ac_range all = {0, work->units};
+  if (worker->frame == NULL) /* nothing is around it: index 0 of 1 as it is */
+    return work->run(all, work->ctx);
+  ac__region region;
+  ac__region_init(&region, worker, 1);
+  const ac__piece piece = {
+      .body = work->run, .ctx = work->ctx, .region = &region, .range = all};
+  ac__piece_run(worker, &piece, NULL);
+  return ac__region_finish(&region);
 }
 
 /* On the caller without a team: memory for its place was refused, or it is the
@@ -812,7 +823,7 @@ static ac_status run_entered(const ac__visit *visit, const ac__work *work) {
   if (plan.mode == AC__MODE_SMALL ||
       (plan.mode == AC__MODE_SLOWER && plan.serial_ns < BORDER_NS) ||
       (!visit->is_top && is_kept(worker, &plan)))
-    status = run_alone(work);
+    status = run_alone(worker, work);
   else if (is_brief)
     status = run_brief(visit, work, &plan, width, &outcome);
   else

@@ -37,7 +37,8 @@ static uint64_t draw(void) {
   return state = mix(state);
 }
 
-/* ---- The reference --------------------------------------------------------- */
+/* ---- The reference ---------------------------------------------------------
+ */
 
 static int64_t leaf_of(int64_t length, int64_t grain) {
   int64_t leaf = length / 256;
@@ -53,16 +54,17 @@ typedef struct tree {
   void *ctx;
 } tree;
 
-/* Leaves [first, last): split at the largest power of two below their number. */
+/* Leaves [first, last): split at the largest power of two below their number.
+ */
 static void reference(const tree *tree, int64_t first, int64_t last,
                       void *ret_value) {
   if (last - first == 1) {
     int64_t begin = tree->range.begin + first * tree->leaf;
     int64_t left = tree->range.end - begin;
     memcpy(ret_value, tree->monoid->identity, tree->monoid->size_bytes);
-    (void)tree->fold((ac_range){begin, begin + (left < tree->leaf ? left
-                                                                  : tree->leaf)},
-                     tree->ctx, ret_value);
+    (void)tree->fold(
+        (ac_range){begin, begin + (left < tree->leaf ? left : tree->leaf)},
+        tree->ctx, ret_value);
     return;
   }
   int64_t half = 1;
@@ -97,7 +99,8 @@ static void check_reduce(ac_range range, int64_t grain, const ac_site *site,
   free(got);
 }
 
-/* ---- Monoids ----------------------------------------------------------------- */
+/* ---- Monoids
+ * ----------------------------------------------------------------- */
 
 /* A double and float sum, whose bits tell the tree. */
 typedef struct sums {
@@ -183,7 +186,8 @@ static ac_status text_fold(ac_range range, void *ctx, void *value) {
   return AC_OK;
 }
 
-/* ---- Tests --------------------------------------------------------------------- */
+/* ---- Tests
+ * --------------------------------------------------------------------- */
 
 static const ac_monoid sums_monoid = {sizeof(sums), &sums_zero, sums_add};
 static const ac_monoid shape_monoid = {sizeof(uint64_t), &shape_identity,
@@ -205,7 +209,8 @@ TEST("a reduction is the documented tree, on any number of threads") {
     int64_t begin = (int64_t)(draw() % 2000) - 1000;
     int64_t grain = draw() % 2 ? 0 : (int64_t)(1 + draw() % 3000);
     check_reduce((ac_range){begin, begin + length}, grain,
-                 draw() % 2 ? NULL : &sites[0], &shape_monoid, shape_fold, NULL);
+                 draw() % 2 ? NULL : &sites[0], &shape_monoid, shape_fold,
+                 NULL);
   }
 }
 

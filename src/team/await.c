@@ -64,10 +64,6 @@ static ac_status await_long(ac_worker *worker, const ac__wait *wait,
   for (;;) {
     if (ac__is_orphan())
       return AC_E_FORKED;
-    if (wait->help != NULL && wait->help(wait->subject, worker))
-      continue;
-    if (spin(wait, spin_ticks))
-      return AC_OK;
     bool has_poll = ac__self_tls.poll != NULL;
     if (has_poll || wait->deadline_ns != 0) {
       uint64_t now_ns = ac__clock_ns();
@@ -77,6 +73,10 @@ static ac_status await_long(ac_worker *worker, const ac__wait *wait,
       if (wait->deadline_ns != 0 && now_ns >= (uint64_t)wait->deadline_ns)
         return AC_E_TIMEOUT;
     }
+    if (wait->help != NULL && wait->help(wait->subject, worker))
+      continue;
+    if (spin(wait, spin_ticks))
+      return AC_OK;
     block(worker, wait, has_poll);
   }
 }

@@ -117,6 +117,8 @@ static ac_status run_member(ac_range range, void *ctx) {
   gang *gang = ctx;
   ac_worker *worker = ac__self_tls.worker;
   int32_t index = (int32_t)range.begin;
+  if (worker->token.slot == 0) /* new: asked for by number, it runs in any case */
+    ac__token_enter(&worker->token, worker->word);
   int32_t first;
   int32_t last;
   find_share(index, 1, gang->region.width, &first, &last);
@@ -131,6 +133,20 @@ static ac_status run_member(ac_range range, void *ctx) {
   return status;
 }
 
+/* Claim a helper that has nothing in hand: not even a piece in its lane that it has
+ * not seen yet, which may be a call of a gang that waits for this one. */
+static bool claim_free(ac_worker *helper, uint32_t *ret_before) {
+  uint32_t before;
+  if (!ac__mail_claim(helper, &before))
+    return false;
+  if (ac__lane_is_due(helper)) {
+    ac__mail_unclaim(helper, before);
+    return false;
+  }
+  *ret_before = before;
+  return true;
+}
+
 /* Reserve a helper that is idle or not yet started; start it if need be. One that
  * is about to be idle is waited for a moment. */
 static ac_status reserve(const ac_worker *worker, member *member,
@@ -143,10 +159,10 @@ static ac_status reserve(const ac_worker *worker, member *member,
                       "memory for thread %d was refused", *number);
     if (helper == worker)
       continue;
-    bool is_claimed = ac__mail_claim(helper, &member->before);
+    bool is_claimed = claim_free(helper, &member->before);
     for (int i = 0; i < WAIT_POLLS && !is_claimed; i++) {
       ac__cpu_relax();
-      is_claimed = ac__mail_claim(helper, &member->before);
+      is_claimed = claim_free(helper, &member->before);
     }
     if (!is_claimed)
       continue;
@@ -319,6 +335,11 @@ ac_status ac_team_each(ac_team *team, int width, ac_body_fn body, void *ctx) {
     return width == 1 ? body((ac_range){0, 1}, ctx) : fail_entry(&visit);
   }
   ac_worker *worker = visit.worker;
+  ac_status around = ac__frame_status(worker->frame);
+  if (around != AC_OK) {
+    ac__leave(&visit);
+    return around == AC_E_TIMEOUT ? around : AC_E_CANCELLED;
+  }
   if (width == 0)
     width = ac__team_width(worker->team);
   AC__COUNT(worker, gangs);

@@ -384,16 +384,22 @@ static ac_status wait_entered(ac_group *group, ac_worker *worker) {
                    .subject = group,
                    .deadline_ns = group->region.deadline_ns};
   ac_status status;
-  while ((status = ac__await(worker, &wait)) != AC_OK) {
-    ac__region_fail(&group->region, status);
-    if (status == AC_E_FORKED)
+  for (;;) {
+    status = ac__await(worker, &wait);
+    if (status == AC_E_FORKED) {
+      ac__region_fail(&group->region, status);
       return status;
+    }
     pthread_mutex_lock(&group->lock);
-    leave_out(group);
+    if (status == AC_OK && group->unfinished == 0)
+      break; /* with the lock: no task may begin that looks at our frame */
+    if (status != AC_OK) {
+      ac__region_fail(&group->region, status);
+      leave_out(group);
+      wait.deadline_ns = 0; /* running tasks must still end */
+    }
     pthread_mutex_unlock(&group->lock);
-    wait.deadline_ns = 0; /* running tasks must still end */
   }
-  pthread_mutex_lock(&group->lock);
   struct waiter **link = &group->waiters;
   while (*link != &waiter)
     link = &(*link)->next;

@@ -41,7 +41,8 @@ TEST("every task runs once, and the group can be used again") {
     for (int round = 1; round <= 20; round++) {
       _Atomic int64_t runs = 0;
       for (int k = 0; k < TASKS; k++)
-        CHECK_INT(ac_group_spawn(group, (ac_task){count, (void *)&runs}), AC_OK);
+        CHECK_INT(ac_group_spawn(group, (ac_task){count, (void *)&runs}),
+                  AC_OK);
       CHECK_INT(ac_group_wait(group), AC_OK);
       CHECK_INT(atomic_load(&runs), TASKS);
     }
@@ -88,7 +89,8 @@ TEST("tasks may spawn tasks into their own group") {
     }
 }
 
-/* ---- Foreign threads --------------------------------------------------------- */
+/* ---- Foreign threads
+ * --------------------------------------------------------- */
 
 typedef struct crowd {
   ac_group *group;
@@ -101,9 +103,9 @@ static void *spawn_and_wait(void *ctx) {
   for (int round = 1; round <= 10; round++) {
     (void)pthread_barrier_wait(&crowd->barrier);
     for (int i = 0; i < 100; i++)
-      CHECK_INT(ac_group_spawn(crowd->group,
-                               (ac_task){count, (void *)&crowd->runs}),
-                AC_OK);
+      CHECK_INT(
+          ac_group_spawn(crowd->group, (ac_task){count, (void *)&crowd->runs}),
+          AC_OK);
     (void)pthread_barrier_wait(&crowd->barrier);
     CHECK_INT(ac_group_wait(crowd->group), AC_OK);
     CHECK_INT(atomic_load(&crowd->runs), round * 100 * THREADS);
@@ -158,7 +160,8 @@ TEST("waiters that help have indices of their own") {
   }
 }
 
-/* ---- Status and cancellation --------------------------------------------------- */
+/* ---- Status and cancellation
+ * --------------------------------------------------- */
 
 static ac_status fail(void *ctx) { return *(ac_status *)ctx; }
 
@@ -284,7 +287,8 @@ TEST("a group may be destroyed with tasks pending and running") {
   ac_group_cancel(NULL);
 }
 
-/* ---- Inside ---------------------------------------------------------------------- */
+/* ---- Inside
+ * ---------------------------------------------------------------------- */
 
 static ac_status wait_inside(void *ctx) { return ac_group_wait(ctx); }
 
@@ -359,10 +363,11 @@ TEST("a group outlives the region that it was made in") {
             AC_OK);
   for (int i = 0; i < 64; i++) {
     _Atomic int64_t runs = 0;
-    CHECK_INT(ac_group_spawn(groups[i], (ac_task){loop_in_task,
-                                                  &(looper){NULL, NULL}}),
+    CHECK_INT(ac_group_spawn(groups[i],
+                             (ac_task){loop_in_task, &(looper){NULL, NULL}}),
               AC_OK);
-    CHECK_INT(ac_group_spawn(groups[i], (ac_task){count, (void *)&runs}), AC_OK);
+    CHECK_INT(ac_group_spawn(groups[i], (ac_task){count, (void *)&runs}),
+              AC_OK);
     CHECK_INT(ac_group_wait(groups[i]), AC_OK);
     CHECK_INT(atomic_load(&runs), 1);
     ac_group_destroy(groups[i]);

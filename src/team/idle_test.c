@@ -1,9 +1,9 @@
 /* idle_test.c: an idle team uses no processor time; a busy one wastes none.
  *
- * Both are measured by what the kernel says of each thread: the time that it ran
- * and the time that it waited for a processor. A measurement during which a
- * thread waited, because other programs had the cores, says nothing and is taken
- * again; if there is no other, the test is skipped.
+ * Both are measured by what the kernel says of each thread: the time that it
+ * ran and the time that it waited for a processor. A measurement during which a
+ * thread waited, because other programs had the cores, says nothing and is
+ * taken again; if there is no other, the test is skipped.
  */
 #include "budget/budget.h"
 #include "check.h"
@@ -19,13 +19,14 @@
 enum {
   TASKS_MAX = 256,
   TRIES = 15,
-  GOOD = 3,               /* undisturbed measurements that are enough */
-  SETTLE_NS = 10000000,   /* after the last region */
+  GOOD = 3,             /* undisturbed measurements that are enough */
+  SETTLE_NS = 10000000, /* after the last region */
   WINDOW_NS = 150000000,
-  DISTURBED_NS = 300000   /* waited meanwhile */
+  DISTURBED_NS = 300000 /* waited meanwhile */
 };
 
-/* ---- What the threads of the process did ------------------------------------- */
+/* ---- What the threads of the process did
+ * ------------------------------------- */
 
 typedef struct usage {
   int count;
@@ -75,7 +76,8 @@ static void usage_read(usage *usage) {
   (void)closedir(tasks);
 }
 
-/* Time that threads ran and waited between two readings, but thread `except`. */
+/* Time that threads ran and waited between two readings, but thread `except`.
+ */
 static void usage_between(const usage *a, const usage *b, int except,
                           uint64_t *ret_ran_ns, uint64_t *ret_waited_ns) {
   *ret_ran_ns = *ret_waited_ns = 0;
@@ -97,7 +99,8 @@ static void rest(int64_t ns) {
   (void)nanosleep(&time, NULL);
 }
 
-/* ---- Work of all kinds ---------------------------------------------------------- */
+/* ---- Work of all kinds
+ * ---------------------------------------------------------- */
 
 static void spend(uint64_t ns) {
   for (uint64_t until = ac__clock_ns() + ns; ac__clock_ns() < until;)
@@ -219,7 +222,8 @@ TEST("an idle team of eight threads uses no processor time") {
     SKIP("other programs used the cores");
 }
 
-/* ---- Nothing wasted ---------------------------------------------------------------- */
+/* ---- Nothing wasted
+ * ---------------------------------------------------------------- */
 
 enum { HEAVY_NS = 100000000, HEAVIES = 8, BALANCE_TRIES = 6 };
 

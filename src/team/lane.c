@@ -14,7 +14,7 @@ bool ac__lane_post(ac_worker *patron, int32_t number, const ac__piece *piece) {
   /* relaxed: a hint; asked again below */
   if (!atomic_load_explicit(&lane->present, memory_order_relaxed))
     return false;
-  if (!patron->lane_is_void[number - 1] && !ac__lane_is_done(patron, number))
+  if (!ac__lane_is_done(patron, number))
     return false;
   /* A helper that polls the line feels every store to it: leave out those of
    * what stands there already, as when the same loop runs again. */
@@ -34,11 +34,12 @@ bool ac__lane_post(ac_worker *patron, int32_t number, const ac__piece *piece) {
   else
     atomic_thread_fence(memory_order_seq_cst);
   AC__COUNT(patron, shared_writes);
-  AC__COUNT(patron, mails);
   /* acquire: if it has left, it has finished what it took before */
-  if (atomic_load_explicit(&lane->present, memory_order_acquire))
-    return true;
-  return !ac__lane_revoke(patron, number);
+  if (!atomic_load_explicit(&lane->present, memory_order_acquire) &&
+      ac__lane_revoke(patron, number))
+    return false;
+  AC__COUNT(patron, mails);
+  return true;
 }
 
 /* Decide on message `number`: true for the one of the two who comes first. */
@@ -61,7 +62,8 @@ bool ac__lane_revoke(ac_worker *patron, int32_t number) {
 
 void ac__lane_attach(ac_worker *self, ac_worker *patron) {
   ac__lane *lane = &patron->lanes[self->number - 1];
-  self->lane = lane;
+  /* release: pairs with the acquire in ac__lane_is_due() */
+  __atomic_store_n(&self->lane, lane, __ATOMIC_RELEASE);
   self->patron = patron;
   /* relaxed: says only that we look */
   atomic_store_explicit(&lane->present, 1, memory_order_relaxed);
@@ -69,11 +71,11 @@ void ac__lane_attach(ac_worker *self, ac_worker *patron) {
 
 void ac__lane_detach(ac_worker *self) {
   /* release: what was run before is done, for a patron that sees it left */
-  atomic_store_explicit(&self->lane->present, 0, memory_order_release);
+  atomic_store_explicit(&ac__lane_of(self)->present, 0, memory_order_release);
 }
 
 bool ac__lane_run(ac_worker *self) {
-  ac__lane *lane = self->lane;
+  ac__lane *lane = ac__lane_of(self);
   /* acquire: pairs with the release in ac__lane_post() */
   uint32_t post = atomic_load_explicit(&lane->post, memory_order_acquire);
   /* relaxed: a hint, as decide() is asked */

@@ -33,9 +33,11 @@ bool ac__lane_revoke(ac_worker *patron, int32_t number);
 /* The patron: has the helper finished with the last piece? Acquires. */
 static inline bool ac__lane_is_done(const ac_worker *patron, int32_t number) {
   const ac__lane *lane = &patron->lanes[number - 1];
-  /* acquire: pairs with the release in ac__lane_run() */
-  return atomic_load_explicit(&lane->done, memory_order_acquire) ==
-         patron->lane_sent[number - 1];
+  /* A revoked piece never will be; what went before it has long been.
+   * acquire: pairs with the release in ac__lane_run() */
+  return patron->lane_is_void[number - 1] ||
+         atomic_load_explicit(&lane->done, memory_order_acquire) ==
+             patron->lane_sent[number - 1];
 }
 
 static inline bool ac__lane_exists(int32_t number) {
@@ -52,6 +54,25 @@ static inline bool ac__lane_has_piece(const ac__lane *lane) {
   /* relaxed: ac__lane_run() looks with acquire */
   return atomic_load_explicit(&lane->post, memory_order_relaxed) !=
          atomic_load_explicit(&lane->claim, memory_order_relaxed);
+}
+
+/* Anybody who has claimed the helper's mailbox: is it about to run a piece? */
+static inline bool ac__lane_is_due(const ac_worker *helper) {
+  /* acquire: pairs with the release in ac__lane_attach() */
+  const ac__lane *lane = __atomic_load_n(&helper->lane, __ATOMIC_ACQUIRE);
+  return lane != NULL && ac__lane_has_piece(lane);
+}
+
+/* The helper: the lane that it looks at; NULL = none. */
+static inline ac__lane *ac__lane_of(const ac_worker *self) {
+  /* relaxed: its own word */
+  return __atomic_load_n(&self->lane, __ATOMIC_RELAXED);
+}
+
+/* The helper: look at no lane any more, no piece being there. */
+static inline void ac__lane_forget(ac_worker *self) {
+  /* relaxed: a hint to others */
+  __atomic_store_n(&self->lane, NULL, __ATOMIC_RELAXED);
 }
 
 /* The helper: run a piece if one lies in its lane. */

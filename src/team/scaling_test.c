@@ -1,7 +1,7 @@
 /* scaling_test.c: the formulas of docs/scaling.md, held against the counters.
  *
- * Teams of 2, 8 and 64 threads, whatever the machine has. What depends on who came
- * first is asserted as an upper bound; what does not, exactly.
+ * Teams of 2, 8 and 64 threads, whatever the machine has. What depends on who
+ * came first is asserted as an upper bound; what does not, exactly.
  */
 #include "check.h"
 #include "os/os.h"
@@ -65,7 +65,8 @@ static void check_at_most(const ac_counters *counters, uint64_t got,
   print(counters);
 }
 
-/* ---- The laws that hold for any mixture ---------------------------------------- */
+/* ---- The laws that hold for any mixture
+ * ---------------------------------------- */
 
 static uint64_t halvings(int width) {
   uint64_t count = 1;
@@ -77,8 +78,8 @@ static uint64_t halvings(int width) {
 /* See docs/scaling.md, "In sum". */
 static void check_laws(const ac_counters *c, int width, uint64_t group_waits) {
   uint64_t w = (uint64_t)width;
-  uint64_t blocks = c->waits + c->steals + c->spawns + c->regions + c->gangs +
-                    group_waits;
+  uint64_t blocks =
+      c->waits + c->steals + c->spawns + c->regions + c->gangs + group_waits;
   uint64_t writes = 14 * c->mails + 11 * c->entries + 2 * c->splits +
                     5 * c->steals + 2 * c->takebacks + 7 * c->parks +
                     6 * c->wakes + 2 * c->denied + 16 * c->spawns +
@@ -90,7 +91,8 @@ static void check_laws(const ac_counters *c, int width, uint64_t group_waits) {
   check_at_most(c, c->futex_calls, calls, "futex calls", width);
 }
 
-/* ---- Bodies ------------------------------------------------------------------------ */
+/* ---- Bodies
+ * ------------------------------------------------------------------------ */
 
 static ac_status tiny_body(ac_range range, void *ctx) {
   *(volatile int64_t *)ctx = range.end;
@@ -153,7 +155,9 @@ static void run_group(ac_team *team, int tasks) {
   ac_group_destroy(group);
 }
 
-/* ---- Exact ---------------------------------------------------------------------------- */
+/* ---- Exact
+ * ----------------------------------------------------------------------------
+ */
 
 TEST("a team of one writes nothing shared and makes no call") {
   ac_team *team = team_new(1);
@@ -205,7 +209,8 @@ TEST("a loop too small to share writes nothing shared, however wide the team") {
                 AC_OK);
     ac_counters counters = minus(counters_of(team), before);
     CHECK_INT(counters.regions, CALLS);
-    /* A call that was preempted counts as long; the next ones are then shared. */
+    /* A call that was preempted counts as long; the next ones are then shared.
+     */
     uint64_t others = CALLS - counters.serial_small;
     if (others == 0) {
       CHECK_INT(counters.shared_writes, 0);
@@ -243,7 +248,9 @@ TEST("a gang hands out one piece a thread, by mail or by lane") {
   }
 }
 
-/* ---- Bounds ------------------------------------------------------------------------------ */
+/* ---- Bounds
+ * ------------------------------------------------------------------------------
+ */
 
 TEST("a loop hands out at most one piece a thread, whatever its length") {
   enum { CALLS = 10 };
@@ -271,8 +278,8 @@ TEST("a short loop is handed to eight helpers at most") {
                 AC_OK);
     ac_counters counters = settled(team);
     uint64_t most = widths[i] - 1 < 8 ? (uint64_t)widths[i] - 1 : 8;
-    check_at_most(&counters, counters.mails,
-                  CALLS * most + (uint64_t)widths[i], "mails", widths[i]);
+    check_at_most(&counters, counters.mails, CALLS * most + (uint64_t)widths[i],
+                  "mails", widths[i]);
     check_laws(&counters, widths[i], 0);
     ac_team_destroy(team);
   }

@@ -120,6 +120,11 @@ ac_status ac_run(ac_team *team, ac_strand_fn fn, void *arg) {
                     "memory for the thread's place in the team was refused");
   }
   ac_worker *worker = visit.worker;
+  ac_status around = ac__frame_status(worker->frame);
+  if (around != AC_OK) {
+    ac__leave(&visit);
+    return around == AC_E_TIMEOUT ? around : AC_E_CANCELLED;
+  }
   AC__COUNT(worker, regions);
   ac__region_init(&region, worker, AC__PLACES_MAX);
   ac__frame_push(worker, &frame, &region, NULL, 0);

@@ -114,7 +114,8 @@ TEST("one call may spawn more than a deque holds") {
   }
 }
 
-/* ---- With loops inside ------------------------------------------------------ */
+/* ---- With loops inside ------------------------------------------------------
+ */
 
 typedef struct looped {
   ac_team *team;
@@ -170,12 +171,13 @@ static ac_status run_fib(ac_range range, void *ctx) {
 
 TEST("loops may run strands") {
   for (int i = 0; i < TEAMS; i++)
-    CHECK_INT(ac_for(team_of(i), (ac_range){0, 100}, 1, NULL, run_fib,
-                     team_of(i)),
-              AC_OK);
+    CHECK_INT(
+        ac_for(team_of(i), (ac_range){0, 100}, 1, NULL, run_fib, team_of(i)),
+        AC_OK);
 }
 
-/* ---- Indices ------------------------------------------------------------------ */
+/* ---- Indices
+ * ------------------------------------------------------------------ */
 
 enum { PLACES = 8192 };
 typedef struct indices {

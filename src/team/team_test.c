@@ -47,7 +47,8 @@ TEST("teams are made and end, used or not") {
   ac_team_destroy(team);
 }
 
-/* ---- Gangs ------------------------------------------------------------------- */
+/* ---- Gangs
+ * ------------------------------------------------------------------- */
 
 typedef struct gang {
   int width;
@@ -180,7 +181,8 @@ TEST("a gang's status comes out, and the others still run") {
   CHECK_INT(ac_team_each(NULL, 1, NULL, NULL), AC_E_INVAL);
 }
 
-/* ---- Cancellation ---------------------------------------------------------------- */
+/* ---- Cancellation
+ * ---------------------------------------------------------------- */
 
 typedef struct nest {
   ac_team *outer, *inner;
@@ -237,12 +239,13 @@ TEST("a long body sees that its region was cancelled") {
     CHECK_INT(ac_team_each(team_of(i), 3, wait_cancelled, NULL), 9);
 }
 
-/* ---- The poll function ------------------------------------------------------------- */
+/* ---- The poll function
+ * ------------------------------------------------------------- */
 
 enum { CANCEL_AFTER_NS = 30000000, LATEST_NS = 100000000 };
 
 typedef struct interrupt {
-  uint64_t due_ns; /* then the poll function says no */
+  uint64_t due_ns;    /* then the poll function says no */
   uint64_t waited_ns; /* by the caller, before */
   int calls;
   pthread_t thread;
@@ -325,7 +328,8 @@ TEST("the poll function cancels a wait within 100 ms") {
   }
 }
 
-/* ---- Counters ---------------------------------------------------------------------- */
+/* ---- Counters
+ * ---------------------------------------------------------------------- */
 
 TEST("counters tell what was done") {
   for (int i = 0; i < TEAMS; i++) {
@@ -336,9 +340,9 @@ TEST("counters tell what was done") {
     CHECK_INT(counters.regions, 0);
     CHECK_INT(counters.threads_started, 0);
     for (int round = 0; round < 10; round++)
-      CHECK_INT(ac_for(team, (ac_range){0, 100}, 0, NULL, count_body,
-                       (void *)&count),
-                AC_OK);
+      CHECK_INT(
+          ac_for(team, (ac_range){0, 100}, 0, NULL, count_body, (void *)&count),
+          AC_OK);
     check_gang(team, 4, gang_body, 0);
     ac_counters_read(team, &counters);
     CHECK_INT(counters.regions, 10);
@@ -353,7 +357,8 @@ TEST("counters tell what was done") {
   }
 }
 
-/* ---- Guests -------------------------------------------------------------------------- */
+/* ---- Guests
+ * -------------------------------------------------------------------------- */
 
 typedef struct guest {
   pthread_barrier_t barrier;
@@ -393,9 +398,9 @@ TEST("a team may end while threads that visited it live on") {
 
 static void *visit_once(void *team) {
   _Atomic int64_t count = 0;
-  CHECK_INT(ac_for(team, (ac_range){0, 100}, 1, NULL, count_body,
-                   (void *)&count),
-            AC_OK);
+  CHECK_INT(
+      ac_for(team, (ac_range){0, 100}, 1, NULL, count_body, (void *)&count),
+      AC_OK);
   CHECK_INT(atomic_load(&count), 100);
   return NULL;
 }
@@ -415,9 +420,9 @@ static ac_status team_in_body(ac_range range, void *ctx) {
   for (int64_t i = range.begin; i < range.end; i++) {
     ac_team *team = team_new(1 + (int)(i % 5));
     _Atomic int64_t count = 0;
-    CHECK_INT(ac_for(team, (ac_range){0, 500}, 1, NULL, count_body,
-                     (void *)&count),
-              AC_OK);
+    CHECK_INT(
+        ac_for(team, (ac_range){0, 500}, 1, NULL, count_body, (void *)&count),
+        AC_OK);
     CHECK_INT(atomic_load(&count), 500);
     ac_team_destroy(team);
   }
@@ -426,8 +431,9 @@ static ac_status team_in_body(ac_range range, void *ctx) {
 
 TEST("teams may be made, used and ended inside of others' loops") {
   for (int i = 0; i < TEAMS; i++)
-    CHECK_INT(ac_for(team_of(i), (ac_range){0, 40}, 1, NULL, team_in_body, NULL),
-              AC_OK);
+    CHECK_INT(
+        ac_for(team_of(i), (ac_range){0, 40}, 1, NULL, team_in_body, NULL),
+        AC_OK);
 }
 
 TEST("the teams end") {

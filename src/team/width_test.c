@@ -1,6 +1,6 @@
 /* width_test.c: the process's team while its budget changes. */
-#include "check.h"
 #include "budget/budget.h"
+#include "check.h"
 
 #include <allcores/allcores.h>
 #include <allcores/spawn.h>
@@ -117,7 +117,8 @@ TEST("strands keep their value and their indices while the budget changes") {
   CHECK_INT(pthread_join(thread, NULL), 0);
 }
 
-/* ---- Leaving and coming back -------------------------------------------------- */
+/* ---- Leaving and coming back
+ * -------------------------------------------------- */
 
 enum { SEEN_MAX = 1024 };
 typedef struct crowd {

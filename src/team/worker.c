@@ -159,6 +159,12 @@ static bool deliver(ac_worker *sender, ac_worker *helper, uint32_t before,
   return false;
 }
 
+/* Put the flag up again: somebody sleeps and is not on its way. */
+static void return_hungry(ac_team *team) {
+  /* release: as in ac__park_announce() */
+  atomic_store_explicit(&team->hungry, 1, memory_order_release);
+}
+
 static void nudge(ac_worker *self) {
   ac_team *team = self->team;
   uint32_t before;
@@ -174,7 +180,9 @@ static void nudge(ac_worker *self) {
      * one this helper wakes, finds no core and becomes it */
     if (is_funded ||
         atomic_load_explicit(&team->sentinel, memory_order_relaxed) == 0) {
-      (void)deliver(self, helper, before, AC__MAIL_NUDGED, &state);
+      if (deliver(self, helper, before, AC__MAIL_NUDGED, &state))
+        return;
+      return_hungry(team); /* its thread was refused: others may be had */
       return;
     }
     ac__mail_unclaim(helper, before);
@@ -332,12 +340,12 @@ static void learn_gap(ac_worker *self, uint64_t now) {
 
 /* Stop looking at the lane, running a piece that came at the last moment. */
 static void leave_lane(ac_worker *self) {
-  if (self->lane == NULL)
+  if (ac__lane_of(self) == NULL)
     return;
   ac__lane_detach(self);
   ac__barrier_heavy();
   (void)ac__lane_run(self);
-  self->lane = NULL;
+  ac__lane_forget(self);
 }
 
 static void run_mail(ac_worker *self) {
@@ -367,22 +375,23 @@ static void run_mail(ac_worker *self) {
 
 typedef enum idle_result { IDLE_WORK, IDLE_MAIL, IDLE_OVER } idle_result;
 
-/* A piece in the lane, mailbox OPEN: close it and run. If the mailbox was claimed
- * meanwhile the piece runs first all the same. `waited` polls found nothing. */
+/* A piece in the lane, mailbox OPEN: close it and run. Not if it was claimed
+ * meanwhile: then the piece is run before that message (leave_lane). `waited`
+ * polls found nothing. */
 static void run_lane(ac_worker *self, uint32_t waited) {
-  bool is_closed = ac__mail_close(self);
+  if (!ac__mail_close(self))
+    return;
   /* A clock costs as much as a short region: after few polls the gap is none. */
   uint64_t begun = waited < LOOK_ROUNDS ? self->idle_since : ac__ticks();
   if (ac__lane_run(self)) {
     learn_gap(self, begun);
     self->idle_since = ac__ticks();
   }
-  if (is_closed)
-    ac__mail_open(self);
+  ac__mail_open(self);
 }
 
 static bool has_lane_mail(const ac_worker *self) {
-  return self->lane != NULL && ac__lane_has_piece(self->lane);
+  return ac__lane_of(self) != NULL && ac__lane_has_piece(ac__lane_of(self));
 }
 
 /* Look at the mailbox, the lane and around, mailbox OPEN. On return it is BUSY,
@@ -390,15 +399,15 @@ static bool has_lane_mail(const ac_worker *self) {
 static idle_result look(ac_worker *self) {
   uint32_t rounds = spin_ticks(self) == 0 ? 1 : LOOK_ROUNDS;
   for (uint32_t round = 1;; round++) {
-    if (has_lane_mail(self)) {
-      run_lane(self, round);
-      round = 0;
-      continue;
-    }
     /* acquire: pairs with the release in ac__mail_publish() */
     uint32_t state =
         atomic_load_explicit(&self->mail.state, memory_order_acquire);
     uint32_t code = ac__mail_code(state);
+    if (code == AC__MAIL_OPEN && has_lane_mail(self)) {
+      run_lane(self, round);
+      round = 0;
+      continue;
+    }
     if (code == AC__MAIL_FULL && ac__mail_begin(self))
       return IDLE_MAIL;
     if (code == AC__MAIL_CLOSED)
@@ -544,22 +553,25 @@ static idle_result park(ac_worker *self, reason why) {
   ac__token_release(&self->token);
   AC__COUNT(self, parks);
   AC__COUNT_N(self, shared_writes, 3);
-  if (self->lane == NULL && why == NO_WORK) {
+  if (ac__lane_of(self) == NULL && why == NO_WORK) {
     ac__park_announce(self);
     /* seq_cst: as far as this thread goes; the barrier is put off */
     atomic_thread_fence(memory_order_seq_cst);
     return sees_work(self) && ac__park_cancel(self) ? IDLE_WORK
                                                     : sleep_parked(self, NAP);
   }
-  if (self->lane != NULL)
+  if (ac__lane_of(self) != NULL)
     ac__lane_detach(self);
   ac__park_prepare(self);
-  if (self->lane != NULL) {
-    /* The barrier was ac__park_prepare()'s. The mailbox may be claimed: then
-     * that message waits for the piece. */
-    bool is_closed = ac__lane_has_piece(self->lane) && close_parked(self);
-    (void)ac__lane_run(self);
-    self->lane = NULL;
+  if (ac__lane_of(self) != NULL) {
+    /* The barrier was ac__park_prepare()'s. With a message or a nudge in the
+     * mailbox the piece waits for leave_lane(), which comes before those. */
+    bool has_piece = ac__lane_has_piece(ac__lane_of(self));
+    bool is_closed = has_piece && close_parked(self);
+    if (is_closed)
+      (void)ac__lane_run(self);
+    if (is_closed || !has_piece)
+      ac__lane_forget(self);
     if (is_closed)
       return IDLE_WORK;
   }

@@ -470,29 +470,29 @@ MUTANTS = [
         WORKER,
         """  ac__barrier_heavy();
   (void)ac__lane_run(self);
-  self->lane = NULL;
+  ac__lane_forget(self);
 }""",
         """  ac__barrier_heavy();
-  self->lane = NULL;
+  ac__lane_forget(self);
 }""",
         "mail_between",
     ),
     Mutant(
         "a helper parks without looking at its lane again",
         WORKER,
-        """    (void)ac__lane_run(self);
-    self->lane = NULL;
-    if (is_closed)""",
-        """    self->lane = NULL;
-    if (is_closed)""",
+        """    bool has_piece = ac__lane_has_piece(ac__lane_of(self));
+    bool is_closed""",
+        """    bool has_piece = false;
+    bool is_closed""",
         "mail",
     ),
     Mutant(
         "a patron does not see that its helper has left",
         LANE,
-        "  if (atomic_load_explicit(&lane->present, memory_order_acquire))\n"
-        "    return true;",
-        "  return true;",
+        """  if (!atomic_load_explicit(&lane->present, memory_order_acquire) &&
+      ac__lane_revoke(patron, number))
+    return false;""",
+        "",
         "mail",
     ),
     Mutant(
