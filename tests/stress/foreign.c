@@ -1,5 +1,5 @@
-/* foreign.c: many threads of the program's own call the library at once; threads
- * come and go. */
+/* foreign.c: many threads of the program's own call the library at once;
+ * threads come and go. */
 #include "check.h"
 #include "os/os.h"
 
@@ -8,7 +8,13 @@
 #include <pthread.h>
 #include <unistd.h>
 
-enum { THREADS = 64, ROUNDS = 30, COMERS = 1500, AT_ONCE = 16, WATCHDOG_S = 100 };
+enum {
+  THREADS = 64,
+  ROUNDS = 30,
+  COMERS = 1500,
+  AT_ONCE = 16,
+  WATCHDOG_S = 100
+};
 
 static ac_team *shared_team;
 
@@ -105,7 +111,8 @@ TEST("sixty-four foreign threads call at once") {
   CHECK_INT(ac_team_create(&options, &shared_team), AC_OK);
   CHECK_INT(pthread_barrier_init(&all_there, NULL, THREADS), 0);
   for (int i = 0; i < THREADS; i++)
-    CHECK_INT(pthread_create(&threads[i], NULL, caller, (void *)(intptr_t)i), 0);
+    CHECK_INT(pthread_create(&threads[i], NULL, caller, (void *)(intptr_t)i),
+              0);
   for (int i = 0; i < THREADS; i++)
     CHECK_INT(pthread_join(threads[i], NULL), 0);
   (void)pthread_barrier_destroy(&all_there);
@@ -122,15 +129,16 @@ TEST("threads come, call and go; their places serve the next ones") {
   for (int i = 0; i < COMERS; i++) {
     if (i >= AT_ONCE)
       CHECK_INT(pthread_join(threads[i % AT_ONCE], NULL), 0);
-    CHECK_INT(pthread_create(&threads[i % AT_ONCE], NULL, comer,
-                             (void *)(intptr_t)i),
-              0);
+    CHECK_INT(
+        pthread_create(&threads[i % AT_ONCE], NULL, comer, (void *)(intptr_t)i),
+        0);
   }
   for (int i = 0; i < AT_ONCE; i++)
     CHECK_INT(pthread_join(threads[i], NULL), 0);
 }
 
-/* ---- Storage that ends with the thread ---------------------------------------- */
+/* ---- Storage that ends with the thread
+ * ---------------------------------------- */
 
 static pthread_key_t key;
 

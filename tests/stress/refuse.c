@@ -2,10 +2,10 @@
  *
  * One scene uses all that allocates, on a team of its own. In run k the k-th
  * request for memory or a thread is refused, for k = 1, 2, 3, … 80, and then in
- * growing steps, since most requests of the rest are alike; until runs end in which
- * none was. Each call must give its right result or AC_E_NOMEM, AC_E_OS;
- * what follows a refusal must work again. A leak is for AddressSanitizer to find,
- * a hang for the alarm.
+ * growing steps, since most requests of the rest are alike; until runs end in
+ * which none was. Each call must give its right result or AC_E_NOMEM, AC_E_OS;
+ * what follows a refusal must work again. A leak is for AddressSanitizer to
+ * find, a hang for the alarm.
  */
 #include "check.h"
 
@@ -18,7 +18,8 @@
 
 enum { WIDTH = 4, EACH = 80, LAST = 100000, CLEAN_RUNS = 3, WATCHDOG_S = 110 };
 
-/* ---- Refusing ------------------------------------------------------------------- */
+/* ---- Refusing
+ * ------------------------------------------------------------------- */
 
 void *__real_malloc(size_t size_bytes);
 void *__real_calloc(size_t count, size_t size_bytes);
@@ -31,7 +32,8 @@ void *__wrap_aligned_alloc(size_t alignment, size_t size_bytes);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
                           void *(*run)(void *), void *arg);
 
-static _Atomic int64_t until_refusal; /* requests; 0 or less = none is refused */
+static _Atomic int64_t
+    until_refusal; /* requests; 0 or less = none is refused */
 
 static bool refuses(void) { return atomic_fetch_sub(&until_refusal, 1) == 1; }
 
@@ -50,7 +52,8 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
                    : __real_pthread_create(thread, attributes, run, arg);
 }
 
-/* ---- The scene -------------------------------------------------------------------- */
+/* ---- The scene
+ * -------------------------------------------------------------------- */
 
 /* AC_OK, or a refusal with a text. */
 static bool is_good(ac_status status) {
@@ -75,8 +78,8 @@ static ac_status nested_body(ac_range range, void *ctx) {
   ac_status status = AC_OK;
   for (int64_t i = range.begin; i < range.end && status == AC_OK; i++) {
     _Atomic int64_t count = 0;
-    status = ac_for(team, (ac_range){0, 300}, 1, NULL, count_body,
-                    (void *)&count);
+    status =
+        ac_for(team, (ac_range){0, 300}, 1, NULL, count_body, (void *)&count);
     if (status == AC_OK)
       CHECK_INT(atomic_load(&count), 300);
   }
@@ -131,8 +134,8 @@ static void scene_reduce(ac_team *team) {
   static char result[VALUE_BYTES];
   const ac_monoid monoid = {VALUE_BYTES, zeros, combine};
   int64_t sum;
-  if (!is_good(ac_reduce(team, (ac_range){0, 5000}, 1, NULL, &monoid, fold, NULL,
-                         result)))
+  if (!is_good(ac_reduce(team, (ac_range){0, 5000}, 1, NULL, &monoid, fold,
+                         NULL, result)))
     return;
   memcpy(&sum, result, sizeof sum);
   CHECK_INT(sum, 5000 * 4999 / 2);
@@ -145,8 +148,8 @@ static void scene_group(ac_team *team) {
   if (!is_good(ac_group_create(team, NULL, &group)))
     return;
   for (int i = 0; i < 8; i++)
-    spawned += is_good(
-        ac_group_spawn(group, (ac_task){count_task, (void *)&count}));
+    spawned +=
+        is_good(ac_group_spawn(group, (ac_task){count_task, (void *)&count}));
   if (is_good(ac_group_wait(group)))
     CHECK_INT(atomic_load(&count), spawned);
   ac_group_destroy(group);
@@ -182,7 +185,8 @@ static void *scene(void *unused) {
 }
 
 TEST("each allocation and each thread refused in turn") {
-  (void)alarm(WATCHDOG_S); /* its signal ends the program: a hang is a failure */
+  (void)alarm(
+      WATCHDOG_S); /* its signal ends the program: a hang is a failure */
   int clean = 0;
   int number = 0; /* of the request that is refused */
   while (clean < CLEAN_RUNS && number < LAST) {

@@ -95,19 +95,19 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 /* ---- Operations ---------------------------------------------------------- */
 
 typedef enum kind {
-  LEAF,      /* a little work, without the library */
-  FOR,       /* ac_for, a child an iteration */
-  FOR_LONG,  /* ac_for, trivial iterations */
-  FOR_2D,    /* ac_for_2d, likewise */
-  REDUCE,    /* ac_reduce of affine maps, some of them children */
-  INVOKE,    /* ac_invoke */
-  JOIN2,     /* ac_join2 */
-  STRANDS,   /* ac_run with a tree of strands, children at its leaves */
-  GROUP,     /* ac_group: tasks, some spawn others */
-  GANG,      /* ac_team_each with a barrier */
-  TEAM,      /* a child on a team of its own */
-  FAIL,      /* ac_for that fails on purpose: worth nothing */
-  CANCEL,    /* a group, cancelled from within: worth nothing */
+  LEAF,     /* a little work, without the library */
+  FOR,      /* ac_for, a child an iteration */
+  FOR_LONG, /* ac_for, trivial iterations */
+  FOR_2D,   /* ac_for_2d, likewise */
+  REDUCE,   /* ac_reduce of affine maps, some of them children */
+  INVOKE,   /* ac_invoke */
+  JOIN2,    /* ac_join2 */
+  STRANDS,  /* ac_run with a tree of strands, children at its leaves */
+  GROUP,    /* ac_group: tasks, some spawn others */
+  GANG,     /* ac_team_each with a barrier */
+  TEAM,     /* a child on a team of its own */
+  FAIL,     /* ac_for that fails on purpose: worth nothing */
+  CANCEL,   /* a group, cancelled from within: worth nothing */
   KINDS
 } kind;
 
@@ -132,10 +132,9 @@ static _Atomic uint64_t strangers; /* bodies run by joins that are not theirs */
 
 static shape shape_of(uint64_t seed, int depth) {
   static const uint8_t odds[KINDS] = {
-      [LEAF] = 60,  [FOR] = 20,    [FOR_LONG] = 12, [FOR_2D] = 8,
-      [REDUCE] = 8, [INVOKE] = 10, [JOIN2] = 12,    [STRANDS] = 10,
-      [GROUP] = 8,  [GANG] = 1,    [TEAM] = 0,      [FAIL] = 6,
-      [CANCEL] = 3};
+      [LEAF] = 60,   [FOR] = 20,   [FOR_LONG] = 12, [FOR_2D] = 8, [REDUCE] = 8,
+      [INVOKE] = 10, [JOIN2] = 12, [STRANDS] = 10,  [GROUP] = 8,  [GANG] = 1,
+      [TEAM] = 0,    [FAIL] = 6,   [CANCEL] = 3};
   uint64_t draw = mix(seed ^ 1);
   shape shape = {.kind = LEAF};
   int total = 0;
@@ -245,7 +244,8 @@ static uint64_t expect(uint64_t seed, int depth) {
   }
 }
 
-/* ---- By the library -------------------------------------------------------- */
+/* ---- By the library --------------------------------------------------------
+ */
 
 static _Thread_local const node *current; /* in which this thread waits */
 
@@ -278,9 +278,8 @@ typedef struct work {
 static ac_status run_child(work *work, int64_t i) {
   const node *before = enter(&work->node);
   work->runs[i]++;
-  ac_status status =
-      operate(&work->node, child_seed(work->node.seed, i), work->node.depth - 1,
-              &work->values[i]);
+  ac_status status = operate(&work->node, child_seed(work->node.seed, i),
+                             work->node.depth - 1, &work->values[i]);
   current = before;
   return status;
 }
@@ -354,7 +353,8 @@ static ac_status fold(ac_range range, void *ctx, void *value) {
 
 static ac_status fail_body(ac_range range, void *ctx) {
   const work *work = ctx;
-  int64_t bad = (int64_t)(mix(work->node.seed ^ 9) % (uint64_t)work->shape.length);
+  int64_t bad =
+      (int64_t)(mix(work->node.seed ^ 9) % (uint64_t)work->shape.length);
   return range.begin <= bad && bad < range.end ? BODY_STATUS : AC_OK;
 }
 
@@ -394,8 +394,8 @@ static void grow(ac_worker *worker, void *arg) {
   work *work = tree->work;
   const node *before = enter(&work->node);
   if (tree->levels == 0) {
-    tree->status = operate(&work->node, tree->seed, work->node.depth - 1,
-                           &tree->value);
+    tree->status =
+        operate(&work->node, tree->seed, work->node.depth - 1, &tree->value);
     current = before;
     return;
   }
@@ -422,8 +422,8 @@ static ac_status run_group_task(void *ctx) {
   task *task = ctx;
   ac_status status = AC_OK;
   if (task->index % 2 == 0 && task->index + 1 < task->work->shape.length)
-    status = ac_group_spawn(task->work->group,
-                            (ac_task){run_group_task, task + 1});
+    status =
+        ac_group_spawn(task->work->group, (ac_task){run_group_task, task + 1});
   ac_status own = run_child(task->work, task->index);
   return own != AC_OK ? own : status == AC_E_CANCELLED ? AC_OK : status;
 }
@@ -472,8 +472,7 @@ static ac_status gang_body(ac_range range, void *ctx) {
 }
 
 static ac_status own_team(work *work, uint64_t *ret_value) {
-  ac_team_options options = {.width =
-                                 1 + (int)(mix(work->node.seed ^ 5) % 64)};
+  ac_team_options options = {.width = 1 + (int)(mix(work->node.seed ^ 5) % 64)};
   ac_team *before = work->team;
   ac_status status = ac_team_create(&options, &work->team);
   if (status != AC_OK)
@@ -507,7 +506,8 @@ static ac_status run_kind(work *work, uint64_t *ret_value) {
                        body_2d, work);
     break;
   case REDUCE:
-    status = ac_reduce(work->team, range, grain, NULL, &monoid, fold, work, &map);
+    status =
+        ac_reduce(work->team, range, grain, NULL, &monoid, fold, work, &map);
     *ret_value = status == AC_OK ? map.a + map.b : 0;
     return status;
   case INVOKE:
@@ -555,7 +555,8 @@ static ac_status operate(const node *parent, uint64_t seed, int depth,
   return status;
 }
 
-/* ---- Threads ----------------------------------------------------------------- */
+/* ---- Threads
+ * ----------------------------------------------------------------- */
 
 static uint64_t goal; /* of done_count */
 static _Atomic uint64_t roots, roots_refused;
@@ -590,7 +591,8 @@ static void *visit(void *arg) {
   if (number % 3 == 1)
     ac_poll_set(poll, &polls);
   for (uint64_t round = 0;
-       atomic_load_explicit(&done_count, memory_order_relaxed) < goal; round++) {
+       atomic_load_explicit(&done_count, memory_order_relaxed) < goal;
+       round++) {
     uint64_t seed = mix(mix(seed_given + number) + round);
     atomic_store_explicit(&in_flight[number], seed, memory_order_relaxed);
     run_root(seed);
@@ -633,9 +635,8 @@ static void *watch(void *arg) {
     printf("nothing moves after %llu operations; in flight:\n",
            (unsigned long long)now);
     for (int i = 0; i < thread_count; i++)
-      printf("  %#llx\n",
-             (unsigned long long)atomic_load_explicit(&in_flight[i],
-                                                      memory_order_relaxed));
+      printf("  %#llx\n", (unsigned long long)atomic_load_explicit(
+                              &in_flight[i], memory_order_relaxed));
     fflush(stdout);
     abort();
   }
@@ -647,11 +648,11 @@ static void run_all(uint64_t count) {
   atomic_store(&roots_refused, 0);
   goal = atomic_load(&done_count) + count;
   for (int i = 0; i < thread_count; i++)
-    if (__real_pthread_create(&threads[i], NULL, visit,
-                              (void *)(uintptr_t)i) != 0)
+    if (__real_pthread_create(&threads[i], NULL, visit, (void *)(uintptr_t)i) !=
+        0)
       abort();
-  if (__real_pthread_create(&threads[thread_count], NULL, change_budget, NULL) !=
-      0)
+  if (__real_pthread_create(&threads[thread_count], NULL, change_budget,
+                            NULL) != 0)
     abort();
   for (int i = 0; i <= thread_count; i++)
     pthread_join(threads[i], NULL);

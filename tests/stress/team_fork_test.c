@@ -1,10 +1,10 @@
 /* team_fork_test.c: fork outside of regions, in the middle of them, and while
  * other threads run them.
  *
- * The child has one thread. Outside of a region it finds a fresh team; inside of
- * one it runs on serially, and joins that waited for other threads return
- * AC_E_FORKED. In no case may it hang: each child has an alarm, whose signal ends
- * it, and the parent calls that a failure.
+ * The child has one thread. Outside of a region it finds a fresh team; inside
+ * of one it runs on serially, and joins that waited for other threads return
+ * AC_E_FORKED. In no case may it hang: each child has an alarm, whose signal
+ * ends it, and the parent calls that a failure.
  */
 #include "check.h"
 #include "os/os.h"
@@ -25,7 +25,8 @@ static void spend(uint64_t ns) {
     ac__cpu_relax();
 }
 
-/* ---- Using the team ------------------------------------------------------------ */
+/* ---- Using the team
+ * ------------------------------------------------------------ */
 
 typedef struct number {
   int64_t n, value;
@@ -69,9 +70,9 @@ static void use_team(ac_team *team) {
   _Atomic int64_t count = 0;
   number f = {.n = 18};
   ac_group *group;
-  CHECK_INT(ac_for(team, (ac_range){0, 3000}, 1, NULL, count_body,
-                   (void *)&count),
-            AC_OK);
+  CHECK_INT(
+      ac_for(team, (ac_range){0, 3000}, 1, NULL, count_body, (void *)&count),
+      AC_OK);
   CHECK_INT(atomic_load(&count), 3000);
   CHECK_INT(ac_run(team, fib, &f), AC_OK);
   CHECK_INT(f.value, 2584);
@@ -113,7 +114,8 @@ static pid_t test_process;
 int __lsan_is_turned_off(void);
 int __lsan_is_turned_off(void) { return getpid() != test_process; }
 
-/* ---- Children ------------------------------------------------------------------- */
+/* ---- Children
+ * ------------------------------------------------------------------- */
 
 static pid_t fork_child(void) {
   (void)fflush(stdout);
@@ -201,7 +203,8 @@ TEST("grandchildren have teams that work, and so has the child after them") {
   ac_team_destroy(team);
 }
 
-/* ---- In the middle of a region ---------------------------------------------------- */
+/* ---- In the middle of a region
+ * ---------------------------------------------------- */
 
 typedef struct scene {
   ac_team *team;
@@ -224,8 +227,8 @@ static bool is_my_turn(scene *scene) {
 static void use_inside(ac_team *team) {
   _Atomic int64_t count = 0;
   number f = {.n = 10};
-  ac_status status = ac_for(team, (ac_range){0, 100}, 1, NULL, count_body,
-                            (void *)&count);
+  ac_status status =
+      ac_for(team, (ac_range){0, 100}, 1, NULL, count_body, (void *)&count);
   CHECK(status == AC_OK || status == AC_E_FORKED);
   CHECK(status != AC_OK || atomic_load(&count) == 100);
   status = ac_run(team, fib, &f);
@@ -260,8 +263,11 @@ static ac_status fork_body(ac_range range, void *ctx) {
 }
 
 static scene scene_new(ac_team *team, bool is_caller, bool goes_on) {
-  scene scene = {.team = team, .caller = pthread_self(), .goes_on = goes_on,
-                 .child = -1, .parent = getpid()};
+  scene scene = {.team = team,
+                 .caller = pthread_self(),
+                 .goes_on = goes_on,
+                 .child = -1,
+                 .parent = getpid()};
   atomic_store(&scene.is_caller_wanted, is_caller);
   return scene;
 }
@@ -284,7 +290,8 @@ TEST("a fork in a loop's body") {
   ac_team *team = team_new(4);
   for (int round = 0; round < 16; round++) {
     scene scene = scene_new(team, round % 2, round / 2 % 2);
-    finish(&scene, ac_for(team, (ac_range){0, 100}, 1, NULL, fork_body, &scene));
+    finish(&scene,
+           ac_for(team, (ac_range){0, 100}, 1, NULL, fork_body, &scene));
     use_team(team);
   }
   ac_team_destroy(team);
@@ -339,7 +346,8 @@ TEST("a fork in a strand") {
   ac_team_destroy(team);
 }
 
-/* ---- Groups: forked while others hold their locks ---------------------------------- */
+/* ---- Groups: forked while others hold their locks
+ * ---------------------------------- */
 
 typedef struct group_scene {
   scene scene;
@@ -385,7 +393,8 @@ TEST("a fork in a group's task") {
   ac_team_destroy(team);
 }
 
-/* ---- While others run --------------------------------------------------------------- */
+/* ---- While others run
+ * --------------------------------------------------------------- */
 
 typedef struct busy {
   ac_team *team;
@@ -423,7 +432,8 @@ TEST("a fork while other threads run loops, gangs, strands and groups") {
   ac_team_destroy(busy.team);
 }
 
-/* ---- Objects of the parent ------------------------------------------------------------ */
+/* ---- Objects of the parent
+ * ------------------------------------------------------------ */
 
 TEST("a child may destroy the teams and groups of its parent") {
   ac_team *team = team_new(4);
