@@ -22,7 +22,8 @@ typedef struct ac_site {
   const char *file;
   int line;
 } ac_site;
-#define AC_SITE(name) {(name), __FILE__, __LINE__}
+#define AC_SITE(name)                                                          \
+  { (name), __FILE__, __LINE__ }
 
 /** Call `body` over disjoint sub-ranges that cover `range` exactly once.
  *
@@ -62,7 +63,7 @@ AC_API ac_status ac_for_2d(ac_team *team, ac_range rows, ac_range cols,
 
 /** A value type with an associative operation. */
 typedef struct ac_monoid {
-  size_t size_bytes;    /**< of one value, 1 … 1 MiB; plain bytes, copied freely */
+  size_t size_bytes; /**< of one value, 1 … 1 MiB; plain bytes, copied freely */
   const void *identity; /**< borrowed; the value of an empty range */
   /** *left = *left ∘ *right, in that order. */
   void (*combine)(void *left, const void *right, void *ctx);
@@ -73,8 +74,8 @@ typedef ac_status (*ac_fold_fn)(ac_range range, void *ctx, void *value);
 
 /** Reduce a range by a monoid, with the same bits on any number of threads.
  *
- * Serial equivalent: *ret = identity; fold(range, ctx, ret) — but folded leaf by
- * leaf, each from the identity, and the leaves' values combined pairwise by
+ * Serial equivalent: *ret = identity; fold(range, ctx, ret) — but folded leaf
+ * by leaf, each from the identity, and the leaves' values combined pairwise by
  * index (as in a binary counter). The leaf is a function of the range's length
  * and `grain` alone: `grain` iterations if given, else
  * max(1, min(1024, length / 256)).
@@ -113,8 +114,8 @@ AC_API ac_status ac_group_create(ac_team *team, const ac_group_options *options,
  *
  * The task runs on some thread of the team, at the latest in ac_group_wait().
  * @return AC_OK; AC_E_CANCELLED or AC_E_TIMEOUT if the group is cancelled, and
- *         the task will not run; AC_E_NOMEM, likewise; AC_E_FORKED, likewise, of
- *         a group that was made before a fork, in the child.
+ *         the task will not run; AC_E_NOMEM, likewise; AC_E_FORKED, likewise,
+ * of a group that was made before a fork, in the child.
  */
 AC_API ac_status ac_group_spawn(ac_group *group, ac_task task);
 
@@ -123,8 +124,8 @@ AC_API ac_status ac_group_spawn(ac_group *group, ac_task task);
  * used again afterwards. Not from within one of the group's own tasks.
  *
  * @return AC_OK; the first non-zero status of a task; AC_E_CANCELLED;
- *         AC_E_TIMEOUT if its time ran out; AC_E_STATE from within its own task;
- *         AC_E_FORKED as for ac_group_spawn().
+ *         AC_E_TIMEOUT if its time ran out; AC_E_STATE from within its own
+ * task; AC_E_FORKED as for ac_group_spawn().
  */
 AC_API ac_status ac_group_wait(ac_group *group);
 

@@ -30,19 +30,21 @@ extern "C" {
   X(COMPLEX128, double, double)
 
 #define AC__DTYPE_ENUM(suffix, type, sum) AC_##suffix,
-typedef enum ac_dtype { AC_DTYPE_TABLE(AC__DTYPE_ENUM) AC_DTYPE_COUNT } ac_dtype;
+typedef enum ac_dtype {
+  AC_DTYPE_TABLE(AC__DTYPE_ENUM) AC_DTYPE_COUNT
+} ac_dtype;
 #undef AC__DTYPE_ENUM
 
 #define AC_RANK_MAX 64
 
 /** An n-dimensional array in memory, borrowed. */
 typedef struct ac_array {
-  const void *data;              /**< first element; may be unaligned */
-  ac_dtype dtype;                /**< elements in the machine's byte order */
-  int ndim;                      /**< 0 … AC_RANK_MAX; 0 = one element */
-  const int64_t *shape;          /**< ndim extents, each >= 0 */
-  const int64_t *strides_bytes;  /**< ndim strides, of any sign, 0 too; NULL = C
-                                      order */
+  const void *data;             /**< first element; may be unaligned */
+  ac_dtype dtype;               /**< elements in the machine's byte order */
+  int ndim;                     /**< 0 … AC_RANK_MAX; 0 = one element */
+  const int64_t *shape;         /**< ndim extents, each >= 0 */
+  const int64_t *strides_bytes; /**< ndim strides, of any sign, 0 too; NULL = C
+                                     order */
 } ac_array;
 
 /** A sum, in the type that AC_DTYPE_TABLE gives for the element type. */
@@ -70,8 +72,8 @@ typedef union ac_scalar {
  * NaN and infinity propagate, NaN as the positive quiet one.
  *
  * An array that does not lie in C order in memory is read in C order all the
- * same, so a transposed one of floats takes a few times as long, and up to 1 MiB
- * of memory a thread for the while.
+ * same, so a transposed one of floats takes a few times as long, and up to 1
+ * MiB of memory a thread for the while.
  *
  * @param team       Borrowed. NULL = the process's own.
  * @param array      Borrowed; not written to.

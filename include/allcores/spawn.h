@@ -13,8 +13,8 @@
  *   … ac_run(NULL, fib, &f);
  *
  * Every spawn is synced by the same function call that made it, in reverse
- * order; a strand lives on that call's stack. The deque is Chase and Lev's (SPAA
- * 2005) with the orders of Lê et al. (PPoPP 2013).
+ * order; a strand lives on that call's stack. The deque is Chase and Lev's
+ * (SPAA 2005) with the orders of Lê et al. (PPoPP 2013).
  *
  * Names that begin with ac__ are here only to be inlined: they may change.
  */
@@ -42,26 +42,26 @@ typedef struct ac_strand {
   ac__job job;
   ac_strand_fn fn;
   void *arg;
-  void *scope;      /* the region that it was spawned in */
-  ac_worker *thief; /* atomic; who runs it, NULL until somebody took it */
-  int64_t base;     /* atomic; the thief's bottom when it began */
-  uint32_t state;   /* atomic; AC__STRAND_… */
+  void *scope;       /* the region that it was spawned in */
+  ac_worker *thief;  /* atomic; who runs it, NULL until somebody took it */
+  int64_t base;      /* atomic; the thief's bottom when it began */
+  uint32_t state;    /* atomic; AC__STRAND_… */
   uint32_t in_place; /* ran when spawned: the deque was full */
 } ac_strand;
 
 enum { AC__STRAND_PENDING = 0, AC__STRAND_DONE = 1, AC__STRAND_AWAITED = 2 };
 
-/* What the inlined calls see of a worker: the line that its owner writes and the
- * one that thieves write. */
+/* What the inlined calls see of a worker: the line that its owner writes and
+ * the one that thieves write. */
 typedef struct ac__worker_head {
-  int64_t bottom;   /* atomic; next free slot; written by the owner */
-  int64_t limit;    /* owner's; a push at or above it takes the slow path */
-  ac__job **slots;  /* AC__DEQUE_SIZE atomic pointers */
-  void *scope;      /* owner's; the region it runs in */
+  int64_t bottom;  /* atomic; next free slot; written by the owner */
+  int64_t limit;   /* owner's; a push at or above it takes the slow path */
+  ac__job **slots; /* AC__DEQUE_SIZE atomic pointers */
+  void *scope;     /* owner's; the region it runs in */
   const uint32_t *team_hungry; /* atomic; a sleeper of the team wants work */
-  uint32_t hungry;  /* atomic; a sleeper waits for what this worker runs */
+  uint32_t hungry; /* atomic; a sleeper waits for what this worker runs */
   char pad[20];
-  int64_t top;      /* atomic; oldest item; thieves advance it */
+  int64_t top; /* atomic; oldest item; thieves advance it */
   char pad_top[56];
 } ac__worker_head;
 
@@ -75,8 +75,8 @@ AC_API int ac__sync_slow(ac_worker *worker, ac_strand *strand, int64_t bottom);
 /** Enter the team and call `fn` on this thread, with its worker.
  *
  * @param team  Borrowed. NULL = the process's own.
- * @return AC_OK; AC_E_NOMEM, and then `fn` was not called; AC_E_CANCELLED if the
- *         poll function or a region around it cancelled; AC_E_FORKED.
+ * @return AC_OK; AC_E_NOMEM, and then `fn` was not called; AC_E_CANCELLED if
+ * the poll function or a region around it cancelled; AC_E_FORKED.
  */
 AC_API ac_status ac_run(ac_team *team, ac_strand_fn fn, void *arg);
 
@@ -115,8 +115,8 @@ static inline void ac_spawn(ac_worker *worker, ac_strand *strand,
     ac__notify(worker);
 }
 
-/** Wait for a strand, running it here if nobody took it. `fn` and `arg` are those
- * of its ac_spawn(); its writes are then visible. */
+/** Wait for a strand, running it here if nobody took it. `fn` and `arg` are
+ * those of its ac_spawn(); its writes are then visible. */
 static inline void ac_sync(ac_worker *worker, ac_strand *strand,
                            ac_strand_fn fn, void *arg) {
   ac__worker_head *w = (ac__worker_head *)worker;
@@ -127,7 +127,8 @@ static inline void ac_sync(ac_worker *worker, ac_strand *strand,
   /* seq_cst: pairs with the fence in ac__deque_steal(); owner and thief cannot
    * both miss the other's claim on the last item. */
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
-  if (__builtin_expect(__atomic_load_n(&w->top, __ATOMIC_RELAXED) < bottom, 1) ||
+  if (__builtin_expect(__atomic_load_n(&w->top, __ATOMIC_RELAXED) < bottom,
+                       1) ||
       ac__sync_slow(worker, strand, bottom))
     fn(worker, arg);
 }

@@ -142,9 +142,9 @@ AC_API int ac_team_width(ac_team *team);
 /** Call `body` once on each of `width` threads, all running at the same time.
  *
  * Serial equivalent: for (i = 0; i < width; i++) body({i, i + 1}, ctx), except
- * that the calls may wait for each other (a barrier inside is fine). Call 0 runs
- * on the caller. Threads that the team lacks are made for the purpose and kept
- * for later calls.
+ * that the calls may wait for each other (a barrier inside is fine). Call 0
+ * runs on the caller. Threads that the team lacks are made for the purpose and
+ * kept for later calls.
  *
  * @param team   Borrowed. NULL = the process's own.
  * @param width  1 … 1024; 0 = ac_team_width(team).
@@ -160,13 +160,13 @@ AC_API ac_status ac_team_each(ac_team *team, int width, ac_body_fn body,
  * threads in one region share it at a time. */
 AC_API int ac_worker_index(void);
 
-/** Bound of ac_worker_index() in the innermost region; 1 outside. Of ac_run() and
- * of groups, where any thread that waits may help, it is large (8192) and most
- * indices are never used: see ac_local_get(). */
+/** Bound of ac_worker_index() in the innermost region; 1 outside. Of ac_run()
+ * and of groups, where any thread that waits may help, it is large (8192) and
+ * most indices are never used: see ac_local_get(). */
 AC_API int ac_region_width(void);
 
-/** True once the region or group that this thread runs in, or one around it, was
- * cancelled; a long body may ask now and then and return early. */
+/** True once the region or group that this thread runs in, or one around it,
+ * was cancelled; a long body may ask now and then and return early. */
 AC_API bool ac_cancelled(void);
 
 /** Called on the thread that set it, at borders between chunks and while it

@@ -1,27 +1,28 @@
 /* cost.c: the never-slower rule.
  *
  * A table holds, for each loop and each power of two of its length, the time an
- * iteration took without help and the time of the whole over its iterations with
- * help. From it the next call is planned:
+ * iteration took without help and the time of the whole over its iterations
+ * with help. From it the next call is planned:
  *
  *   below 0.6 µs        on the caller; one call in 32 is timed
  *   0.6 µs … 25 µs      helpers that are awake; nobody is woken
  *   25 µs and more      about one sleeper is woken for every 10 µs
- *   never seen          as if long: a loop of few heavy iterations must spread at
- *                       its first call. That costs one wake, 7 µs, once.
+ *   never seen          as if long: a loop of few heavy iterations must spread
+ * at its first call. That costs one wake, 7 µs, once.
  *
  * Between 0.6 µs and 1 ms, where data that lie in the caller's cache may make
  * sharing a loss, the faster way is taken, and the other is tried now and then:
- * alone for 3 calls, or shared for 10, of which the first wakes a helper and the
- * next two are not counted, since it is on its way. While the other keeps losing
- * it is tried ever less often: sharing after 4 calls, 16, … 65,536; alone after
- * 4, 8, … 512. Where sharing pays but finds nobody awake, 8 calls in a row, 16,
- * 32, …, a helper is woken: if calls come close together it will stay awake.
+ * alone for 3 calls, or shared for 10, of which the first wakes a helper and
+ * the next two are not counted, since it is on its way. While the other keeps
+ * losing it is tried ever less often: sharing after 4 calls, 16, … 65,536;
+ * alone after 4, 8, … 512. Where sharing pays but finds nobody awake, 8 calls
+ * in a row, 16, 32, …, a helper is woken: if calls come close together it will
+ * stay awake.
  *
- * A size never seen is planned by what the loop's other sizes cost. The table is
- * direct-mapped: loops that fall on one entry forget each other's times, which
- * costs speed, never correctness. Entries are changed without locks; a lost
- * update is a lost measurement.
+ * A size never seen is planned by what the loop's other sizes cost. The table
+ * is direct-mapped: loops that fall on one entry forget each other's times,
+ * which costs speed, never correctness. Entries are changed without locks; a
+ * lost update is a lost measurement.
  *
  * Knows nothing of: threads, results.
  */
@@ -32,31 +33,31 @@
 enum {
   TABLE_SIZE = 2048,
   SAMPLE_MASK = 31, /* of small calls, one in 32 is timed */
-  PERIOD_FIRST = 4,  /* calls before the other way is tried */
+  PERIOD_FIRST = 4, /* calls before the other way is tried */
   PERIOD_ALONE_LAST = 512,
   PERIOD_SHARED_LAST = 65536,
-  TRIAL_ALONE = 3,   /* calls of a trial */
+  TRIAL_ALONE = 3, /* calls of a trial */
   TRIAL_SHARED = 10,
   TRIAL_UNTIMED = 3, /* of those: the helper is on its way */
   MISSES_FIRST = 8,
   SHARED_SAMPLE = 4, /* of shared calls, one in 4 is timed */
-  ANY_SIZE = 255 /* size class of the entry that stands for all sizes */
+  ANY_SIZE = 255     /* size class of the entry that stands for all sizes */
 };
-#define SMALL_NS 600.0
-#define WAKE_NS 25000.0
-#define CONTESTED_NS 1e6 /* above, sharing is not questioned */
-#define BETTER 0.97      /* sharing must gain so much to be preferred */
+#define SMALL_NS     600.0
+#define WAKE_NS      25000.0
+#define CONTESTED_NS 1e6  /* above, sharing is not questioned */
+#define BETTER       0.97 /* sharing must gain so much to be preferred */
 
 enum { RUN, TRY_ALONE, TRY_SHARED };
 
 typedef struct ac__cost {
-  _Atomic uint64_t key;       /* 0 = empty */
-  _Atomic float alone_ns;     /* an iteration, without help; 0 = unknown */
-  _Atomic float shared_ns;    /* the same, with help */
-  _Atomic uint32_t phase;     /* RUN, TRY_ALONE, TRY_SHARED */
-  _Atomic uint32_t left;      /* calls until it is over */
-  _Atomic uint32_t period;    /* length of RUN */
-  _Atomic uint32_t misses;    /* calls in a row that found no helper awake */
+  _Atomic uint64_t key;    /* 0 = empty */
+  _Atomic float alone_ns;  /* an iteration, without help; 0 = unknown */
+  _Atomic float shared_ns; /* the same, with help */
+  _Atomic uint32_t phase;  /* RUN, TRY_ALONE, TRY_SHARED */
+  _Atomic uint32_t left;   /* calls until it is over */
+  _Atomic uint32_t period; /* length of RUN */
+  _Atomic uint32_t misses; /* calls in a row that found no helper awake */
   _Atomic(struct ac__cost *) any; /* the loop's entry for all sizes */
 } cost;
 
@@ -159,13 +160,13 @@ ac__plan ac__cost_plan(const void *key, int64_t count, int32_t width) {
   ac__plan plan = {.serial_ns = ns, .cost = entry};
   if (ns != 0 && ns < SMALL_NS) {
     plan.mode = AC__MODE_SMALL;
-    plan.is_timed = (small_calls++ & SAMPLE_MASK) == 0 ||
-                    GET(entry->alone_ns) == 0;
+    plan.is_timed =
+        (small_calls++ & SAMPLE_MASK) == 0 || GET(entry->alone_ns) == 0;
   } else {
     plan.is_timed = true;
-    plan.mode = ns == 0           ? AC__MODE_UNKNOWN
-                : ns < WAKE_NS    ? AC__MODE_AWAKE
-                                  : AC__MODE_WIDE;
+    plan.mode = ns == 0        ? AC__MODE_UNKNOWN
+                : ns < WAKE_NS ? AC__MODE_AWAKE
+                               : AC__MODE_WIDE;
     if (ns != 0 && ns < CONTESTED_NS && width > 1)
       contest(entry, &plan);
   }

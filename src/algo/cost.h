@@ -7,20 +7,20 @@
 
 /* How a loop is to run. */
 typedef enum ac__mode {
-  AC__MODE_SMALL,   /* on its caller: too little work to share */
-  AC__MODE_SLOWER,  /* on its caller: measured slower in parallel */
-  AC__MODE_AWAKE,   /* with helpers that are awake; nobody is woken */
-  AC__MODE_WIDE,    /* with helpers that sleep, too */
-  AC__MODE_UNKNOWN  /* never seen: as WIDE, beginning with single iterations */
+  AC__MODE_SMALL,  /* on its caller: too little work to share */
+  AC__MODE_SLOWER, /* on its caller: measured slower in parallel */
+  AC__MODE_AWAKE,  /* with helpers that are awake; nobody is woken */
+  AC__MODE_WIDE,   /* with helpers that sleep, too */
+  AC__MODE_UNKNOWN /* never seen: as WIDE, beginning with single iterations */
 } ac__mode;
 
 typedef struct ac__plan {
   ac__mode mode;
-  bool is_timed;       /* this call is to be measured */
-  bool is_waking;      /* wake a helper even for little work: a trial begins */
-  double serial_ns;    /* expected on one thread; 0 = unknown */
+  bool is_timed;    /* this call is to be measured */
+  bool is_waking;   /* wake a helper even for little work: a trial begins */
+  double serial_ns; /* expected on one thread; 0 = unknown */
   struct ac__cost *cost;
-  uint64_t begun;      /* ticks */
+  uint64_t begun; /* ticks */
 } ac__plan;
 
 /* Plan a loop of `count` iterations at a site. The key is the site's or the

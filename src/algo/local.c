@@ -1,9 +1,9 @@
 /* local.c: one value for each thread that asks.
  *
- * Values hang in a list that only grows, each with its thread's name (the address
- * of a thread-local byte: unique while the thread lives, and a thread that comes
- * after its end may inherit its value). A thread finds its own by walking the
- * bucket of its name. Making one takes a lock, finding it does not.
+ * Values hang in a list that only grows, each with its thread's name (the
+ * address of a thread-local byte: unique while the thread lives, and a thread
+ * that comes after its end may inherit its value). A thread finds its own by
+ * walking the bucket of its name. Making one takes a lock, finding it does not.
  *
  * Knows nothing of: teams; any thread may ask.
  */

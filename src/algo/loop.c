@@ -3,26 +3,26 @@
  * A loop is a number of units, each run once. It has parts, one for each thread
  * that may take part: a part is the units that its thread has still to run, two
  * numbers in one word. A member claims chunks at the front of its own part;
- * when that is empty it takes the upper half of another's (the range stealing of
- * Intel's and LLVM's OpenMP runtimes, "static_steal"). So a thread that comes
- * late, or leaves, or is slow, delays nothing but the chunk that it runs.
+ * when that is empty it takes the upper half of another's (the range stealing
+ * of Intel's and LLVM's OpenMP runtimes, "static_steal"). So a thread that
+ * comes late, or leaves, or is slow, delays nothing but the chunk that it runs.
  *
  * Members come in three ways: as owner; by mail, to idle helpers when the loop
  * begins (spread, as a tree); and by a ticket that lies in a member's deque
  * while units are left: a thief of the ticket joins. While any thread of the
  * team is idle and units are left, a ticket is there for it, renewed at chunk
- * borders; this is how a loop widens in mid-flight, and how inner loops take the
- * cores that the outer loop no longer needs.
+ * borders; this is how a loop widens in mid-flight, and how inner loops take
+ * the cores that the outer loop no longer needs.
  *
  * A chunk is as many units as take 2 to 5 µs by the last chunk's time, at least
- * one. Short loops (AWAKE) skip all this: each helper is handed a fixed piece in
- * its mailbox and the caller takes back what nobody has begun.
+ * one. Short loops (AWAKE) skip all this: each helper is handed a fixed piece
+ * in its mailbox and the caller takes back what nobody has begun.
  *
  * Invariants
- *  - the region's `pending` counts members other than the owner, mails and tickets out; the
- *    loop's memory lives until it is zero.
- *  - A unit is in one part or in one member's hands; it is run once, or left out
- *    if the region is cancelled.
+ *  - the region's `pending` counts members other than the owner, mails and
+ * tickets out; the loop's memory lives until it is zero.
+ *  - A unit is in one part or in one member's hands; it is run once, or left
+ * out if the region is cancelled.
  *  - Nothing here allocates: parts lie on the owner's stack.
  *
  * Knows nothing of: what a unit is.
@@ -33,22 +33,22 @@
 #include "team/team.h"
 
 enum {
-  CHUNK_NS = 2000,         /* of a short loop that all helpers were called to */
+  CHUNK_NS = 2000, /* of a short loop that all helpers were called to */
   CHUNK_LONG_NS = 5000,
   LONG_NS = 200000,
-  CHUNK_ALONE_NS = 20000,  /* nobody may join: borders are for polling only */
-  BORDER_NS = 50000,       /* between two full looks at budget and poll */
-  WAKE_WORK_NS = 10000,    /* work that justifies waking one more helper */
-  QUIET_NS = 25000,        /* a loop shorter than that wakes nobody */
-  LAG_NS = 150,            /* until a mailed helper begins */
-  PIECE_NS = 300,          /* least work that is worth a thread */
+  CHUNK_ALONE_NS = 20000, /* nobody may join: borders are for polling only */
+  BORDER_NS = 50000,      /* between two full looks at budget and poll */
+  WAKE_WORK_NS = 10000,   /* work that justifies waking one more helper */
+  QUIET_NS = 25000,       /* a loop shorter than that wakes nobody */
+  LAG_NS = 150,           /* until a mailed helper begins */
+  PIECE_NS = 300,         /* least work that is worth a thread */
   PIECES_MAX = 8,
   ROUNDS_MAX = 8,
-  ROUND_NS = 32000,        /* least work in a round */
-  NESTED_NS = 5000,        /* an inner loop shorter than that is not offered */
-  WAKE_AGAIN_NS = 200000,  /* between two wakes for short loops */
-  PATIENCE = 32,           /* polls before an owner takes pieces back */
-  INVITATIONS_MAX = 12     /* halvings of the widest team */
+  ROUND_NS = 32000,       /* least work in a round */
+  NESTED_NS = 5000,       /* an inner loop shorter than that is not offered */
+  WAKE_AGAIN_NS = 200000, /* between two wakes for short loops */
+  PATIENCE = 32,          /* polls before an owner takes pieces back */
+  INVITATIONS_MAX = 12    /* halvings of the widest team */
 };
 
 /* The units left to one member: next in the low half, end in the high. */
@@ -61,13 +61,13 @@ typedef struct part {
 
 /* How parts map to units. A part is not one stretch of the loop but `rounds`
  * blocks, one from each of as many stretches: so members go through the loop
- * together from its begin to its end, as if they drew from one list, and a heavy
- * iteration in the middle is begun when its turn comes; and yet the same member
- * has the same units each time, which its caches remember. */
+ * together from its begin to its end, as if they drew from one list, and a
+ * heavy iteration in the middle is begun when its turn comes; and yet the same
+ * member has the same units each time, which its caches remember. */
 typedef struct layout {
-  int64_t parts;  /* dealt out at first */
+  int64_t parts; /* dealt out at first */
   int64_t rounds;
-  int64_t block;  /* units of a part in a round */
+  int64_t block; /* units of a part in a round */
 } layout;
 
 typedef struct loop {
@@ -77,16 +77,18 @@ typedef struct loop {
   const ac__plan *plan;
   part *parts;
   layout layout;
-  double unit_ns; /* expected; 0 = unknown */
+  double unit_ns;  /* expected; 0 = unknown */
   double chunk_ns; /* how long a chunk is to take */
-  bool is_quiet;  /* its tickets wake nobody */
-  alignas(AC__LINE) _Atomic uint64_t busy;    /* ticks that all chunks took, of those who left */
+  bool is_quiet;   /* its tickets wake nobody */
+  alignas(AC__LINE) _Atomic uint64_t
+      busy;                 /* ticks that all chunks took, of those who left */
   _Atomic uint32_t members; /* that ever came, beside the owner */
   _Atomic int32_t high;     /* parts [0, high) may hold units */
   _Atomic uint64_t used[AC__WIDTH_MAX / 64]; /* bit i: part i has a member */
 } loop;
 
-/* ---- Parts ------------------------------------------------------------------ */
+/* ---- Parts ------------------------------------------------------------------
+ */
 
 static uint64_t pack(uint32_t next, uint32_t end) {
   return (uint64_t)end << 32 | next;
@@ -105,10 +107,9 @@ static bool claim(part *own, uint32_t most, uint32_t *ret_first,
     if (next >= end)
       return false;
     uint32_t last = end - next > most ? next + most : end;
-    if (atomic_compare_exchange_weak_explicit(&own->range, &range,
-                                              pack(last, end),
-                                              memory_order_relaxed,
-                                              memory_order_relaxed)) {
+    if (atomic_compare_exchange_weak_explicit(
+            &own->range, &range, pack(last, end), memory_order_relaxed,
+            memory_order_relaxed)) {
       *ret_first = next;
       *ret_last = last;
       return true;
@@ -127,10 +128,9 @@ static bool split(loop *loop, part *own, ac_worker *worker) {
       uint32_t end = end_of(range);
       uint32_t middle = next_of(range) + (end - next_of(range)) / 2;
       /* relaxed: as in claim() */
-      if (atomic_compare_exchange_weak_explicit(&other->range, &range,
-                                                pack(next_of(range), middle),
-                                                memory_order_relaxed,
-                                                memory_order_relaxed)) {
+      if (atomic_compare_exchange_weak_explicit(
+              &other->range, &range, pack(next_of(range), middle),
+              memory_order_relaxed, memory_order_relaxed)) {
         atomic_store_explicit(&own->range, pack(middle, end),
                               memory_order_relaxed);
         AC__COUNT(worker, splits);
@@ -142,12 +142,15 @@ static bool split(loop *loop, part *own, ac_worker *worker) {
   return false;
 }
 
-/* ---- Places and units ------------------------------------------------------------
+/* ---- Places and units
+ * ------------------------------------------------------------
  *
  * Parts hold places. Place x is block x / block % rounds of part
- * x / (block * rounds); the few at the end that fill no block are themselves. */
+ * x / (block * rounds); the few at the end that fill no block are themselves.
+ */
 
-/* The units at places [first, …): as many as lie together, at most to `last`. */
+/* The units at places [first, …): as many as lie together, at most to `last`.
+ */
 static ac_range units_at(const layout *layout, int64_t first, int64_t last) {
   int64_t per_part = layout->block * layout->rounds;
   int64_t part = first / per_part;
@@ -157,7 +160,8 @@ static ac_range units_at(const layout *layout, int64_t first, int64_t last) {
   int64_t offset = first % layout->block;
   int64_t begin = (round * layout->parts + part) * layout->block + offset;
   int64_t count = layout->block - offset;
-  return (ac_range){begin, begin + (last - first < count ? last - first : count)};
+  return (ac_range){begin,
+                    begin + (last - first < count ? last - first : count)};
 }
 
 static layout layout_of(const ac__work *work, const ac__plan *plan,
@@ -174,7 +178,8 @@ static layout layout_of(const ac__work *work, const ac__plan *plan,
                   .block = work->units / (parts * rounds)};
 }
 
-/* ---- Members ------------------------------------------------------------------ */
+/* ---- Members
+ * ------------------------------------------------------------------ */
 
 /* Take an index, `wish` if it is free; -1 if all are taken. */
 static int32_t take_index(loop *loop, int32_t wish) {
@@ -186,18 +191,17 @@ static int32_t take_index(loop *loop, int32_t wish) {
     uint64_t all = width - word * 64 >= 64
                        ? ~UINT64_C(0)
                        : (UINT64_C(1) << (width - word * 64)) - 1;
-    uint64_t used = atomic_load_explicit(&loop->used[word],
-                                         memory_order_relaxed);
+    uint64_t used =
+        atomic_load_explicit(&loop->used[word], memory_order_relaxed);
     while ((used & all) != all) {
       uint64_t bit = i == 0 ? UINT64_C(1) << (wish % 64) : ~used & (used + 1);
       if (i == 0 && (used & bit))
         break;
       /* acquire: pairs with the release in drop_index(): the last member there
        * has done with its part */
-      if (atomic_compare_exchange_weak_explicit(&loop->used[word], &used,
-                                                used | bit,
-                                                memory_order_acquire,
-                                                memory_order_relaxed))
+      if (atomic_compare_exchange_weak_explicit(
+              &loop->used[word], &used, used | bit, memory_order_acquire,
+              memory_order_relaxed))
         return word * 64 + __builtin_ctzll(bit);
     }
   }
@@ -213,10 +217,9 @@ static void drop_index(loop *loop, int32_t index) {
 
 static void raise_high(loop *loop, int32_t index) {
   int32_t high = atomic_load_explicit(&loop->high, memory_order_relaxed);
-  while (high <= index &&
-         !atomic_compare_exchange_weak_explicit(&loop->high, &high, index + 1,
-                                                memory_order_relaxed,
-                                                memory_order_relaxed)) {
+  while (high <= index && !atomic_compare_exchange_weak_explicit(
+                              &loop->high, &high, index + 1,
+                              memory_order_relaxed, memory_order_relaxed)) {
   }
 }
 
@@ -225,10 +228,10 @@ typedef struct member {
   loop *loop;
   ac_worker *worker;
   part *own;
-  int64_t ticket;       /* index of its ticket in its deque; -1 = none */
-  uint32_t chunk;       /* units */
-  uint64_t border;      /* ticks of the last full look */
-  uint64_t busy;        /* ticks that its chunks took */
+  int64_t ticket;  /* index of its ticket in its deque; -1 = none */
+  uint32_t chunk;  /* units */
+  uint64_t border; /* ticks of the last full look */
+  uint64_t busy;   /* ticks that its chunks took */
   int32_t invitation_count;
   ac__invitation invitations[INVITATIONS_MAX];
 } member;
@@ -246,8 +249,8 @@ static void spread(member *member, int32_t first, int32_t last) {
     piece.range.end = last;
     ac__pending_add(&loop->region.pending, 1);
     AC__COUNT(member->worker, shared_writes);
-    if (ac__team_invite(member->worker, &piece, middle, last,
-                        AC__REACH_ASLEEP, invitation)) {
+    if (ac__team_invite(member->worker, &piece, middle, last, AC__REACH_ASLEEP,
+                        invitation)) {
       member->invitation_count++;
     } else {
       /* relaxed: we hold the loop; the count cannot reach zero */
@@ -271,8 +274,8 @@ static bool is_full(const loop *loop) {
   return true;
 }
 
-/* A short loop wakes nobody for itself. But many may follow each other, and who is
- * woken for one stays awake for the next: so now and then it may. */
+/* A short loop wakes nobody for itself. But many may follow each other, and who
+ * is woken for one stays awake for the next: so now and then it may. */
 static bool may_wake(ac_worker *worker) {
   if (!ac__is_wanted(worker))
     return false;
@@ -286,8 +289,7 @@ static bool may_wake(ac_worker *worker) {
 /* Keep a ticket in the deque while units are left for others. */
 static void offer(member *member) {
   loop *loop = member->loop;
-  if (member->ticket >= 0 &&
-      !ac__job_is_gone(member->worker, member->ticket))
+  if (member->ticket >= 0 && !ac__job_is_gone(member->worker, member->ticket))
     return;
   member->ticket = -1;
   if (is_full(loop))
@@ -476,7 +478,8 @@ static void join_by_ticket(ac__job *job, ac_worker *thief) {
   join((loop *)job, thief, 0, 0);
 }
 
-/* ---- The owner's wait ----------------------------------------------------------- */
+/* ---- The owner's wait
+ * ----------------------------------------------------------- */
 
 static bool is_over(void *subject) {
   return ac__pending_is_over(&((loop *)subject)->region.pending);
@@ -502,10 +505,9 @@ static bool help(void *subject, ac_worker *worker) {
     const ac__still still = {stay_goes_on, &stay};
     /* relaxed: of this stay, or else `still` does not hold */
     if (stay.number % 2 == 1 &&
-        ac__help(worker,
-                 atomic_load_explicit(&part->worker, memory_order_relaxed),
-                 atomic_load_explicit(&part->base, memory_order_relaxed),
-                 &still))
+        ac__help(
+            worker, atomic_load_explicit(&part->worker, memory_order_relaxed),
+            atomic_load_explicit(&part->base, memory_order_relaxed), &still))
       return true;
   }
   return false;
@@ -517,8 +519,8 @@ static bool ask(void *subject, ac_worker *worker) {
   int32_t high = atomic_load_explicit(&loop->high, memory_order_relaxed);
   for (int32_t i = 1; i < high; i++) {
     if (stay_of(&loop->parts[i]) % 2 == 1)
-      ac__make_hungry(atomic_load_explicit(&loop->parts[i].worker,
-                                           memory_order_relaxed));
+      ac__make_hungry(
+          atomic_load_explicit(&loop->parts[i].worker, memory_order_relaxed));
   }
   return ac__pending_ask(&loop->region.pending);
 }
@@ -534,8 +536,9 @@ static void await_members(loop *loop, ac_worker *worker) {
   }
 }
 
-/* All members have gone. One that left because its core was wanted may have taken
- * units from a part, and not yet put them into its own, when the owner saw none.
+/* All members have gone. One that left because its core was wanted may have
+ * taken units from a part, and not yet put them into its own, when the owner
+ * saw none.
  */
 static bool has_units(const loop *loop) {
   int32_t high = atomic_load_explicit(&loop->high, memory_order_relaxed);
@@ -551,7 +554,8 @@ static bool has_units(const loop *loop) {
   return false;
 }
 
-/* ---- Wide loops ------------------------------------------------------------------ */
+/* ---- Wide loops
+ * ------------------------------------------------------------------ */
 
 /* How many helpers to invite at once. */
 static int32_t helpers_worth(const loop *loop, bool is_top) {
@@ -571,9 +575,9 @@ static void deal(loop *loop) {
   for (int32_t i = 0; i < loop->region.width; i++) {
     uint64_t range = 0;
     if (i < count)
-      range = pack((uint32_t)(i * per_part),
-                   (uint32_t)(i + 1 < count ? (i + 1) * per_part
-                                            : loop->work->units));
+      range = pack(
+          (uint32_t)(i * per_part),
+          (uint32_t)(i + 1 < count ? (i + 1) * per_part : loop->work->units));
     atomic_init(&loop->parts[i].range, range);
     atomic_init(&loop->parts[i].stay, 0);
   }
@@ -592,11 +596,11 @@ static ac_status run_wide(const ac__visit *visit, const ac__work *work,
   loop.plan = plan;
   loop.parts = parts;
   loop.unit_ns = plan->serial_ns / (double)work->units;
-  loop.chunk_ns = width == 1                                       ? CHUNK_ALONE_NS
-                  : visit->is_top && loop.unit_ns != 0 &&
-                          plan->serial_ns < LONG_NS
-                      ? CHUNK_NS
-                      : CHUNK_LONG_NS;
+  loop.chunk_ns =
+      width == 1 ? CHUNK_ALONE_NS
+      : visit->is_top && loop.unit_ns != 0 && plan->serial_ns < LONG_NS
+          ? CHUNK_NS
+          : CHUNK_LONG_NS;
   loop.is_quiet = plan->serial_ns != 0 && plan->serial_ns < QUIET_NS;
   atomic_init(&loop.busy, 0);
   atomic_init(&loop.members, 0);
@@ -619,7 +623,8 @@ static ac_status run_wide(const ac__visit *visit, const ac__work *work,
   return ac__region_finish(&loop.region);
 }
 
-/* ---- Short loops: fixed pieces for helpers that are awake --------------------------- */
+/* ---- Short loops: fixed pieces for helpers that are awake
+ * --------------------------- */
 
 typedef struct brief {
   ac__region region;
@@ -649,15 +654,18 @@ static bool brief_ask(void *subject, ac_worker *worker) {
 
 static void run_own(brief *brief, const ac__work *work, ac_range units) {
   /* relaxed: a reason to leave it out; the join acquires it */
-  if (atomic_load_explicit(&brief->region.status, memory_order_relaxed) != AC_OK)
+  if (atomic_load_explicit(&brief->region.status, memory_order_relaxed) !=
+      AC_OK)
     return;
-  const ac__piece piece = {.body = work->run, .ctx = work->ctx,
-                           .region = &brief->region, .range = units};
+  const ac__piece piece = {.body = work->run,
+                           .ctx = work->ctx,
+                           .region = &brief->region,
+                           .range = units};
   ac__piece_run(brief->region.owner, &piece, NULL);
 }
 
-/* Units that the owner keeps, of which `helpers` helpers get equal shares of the
- * rest: they begin a little later than it does. */
+/* Units that the owner keeps, of which `helpers` helpers get equal shares of
+ * the rest: they begin a little later than it does. */
 static int64_t owner_share(const ac__work *work, const ac__plan *plan,
                            int32_t helpers) {
   double units = (double)work->units;
@@ -671,20 +679,22 @@ static int64_t owner_share(const ac__work *work, const ac__plan *plan,
 static int64_t hand_out(brief *brief, const ac__work *work, int64_t begin,
                         int32_t helpers, ac__reach reach) {
   ac_worker *worker = brief->region.owner;
-  ac__piece piece = {.body = work->run, .ctx = work->ctx,
-                     .region = &brief->region};
+  ac__piece piece = {
+      .body = work->run, .ctx = work->ctx, .region = &brief->region};
   int32_t number = 1;
   for (int32_t left = helpers; left > 0 && begin < work->units; left--) {
     ac__invitation *invitation = &brief->invitations[brief->sent];
     piece.index = brief->sent + 1;
-    piece.range = (ac_range){begin, begin + (work->units - begin + left - 1) / left};
+    piece.range =
+        (ac_range){begin, begin + (work->units - begin + left - 1) / left};
     /* relaxed: nobody waits yet. A lane counts for itself. */
     atomic_fetch_add_explicit(&brief->region.pending, 1, memory_order_relaxed);
     bool is_sent = ac__team_invite(worker, &piece, number, brief->region.width,
                                    reach, invitation);
     AC__COUNT(worker, shared_writes);
     if (!is_sent || invitation->is_by_lane) {
-      atomic_fetch_sub_explicit(&brief->region.pending, 1, memory_order_relaxed);
+      atomic_fetch_sub_explicit(&brief->region.pending, 1,
+                                memory_order_relaxed);
       AC__COUNT(worker, shared_writes);
     }
     if (!is_sent)
@@ -713,7 +723,8 @@ static void take_back(brief *brief, const ac__work *work) {
     brief->pieces[i] = brief->pieces[brief->sent];
     if (!is_by_lane)
       /* relaxed: the owner's own part of the count */
-      atomic_fetch_sub_explicit(&brief->region.pending, 1, memory_order_relaxed);
+      atomic_fetch_sub_explicit(&brief->region.pending, 1,
+                                memory_order_relaxed);
     run_own(brief, work, piece);
   }
 }
@@ -748,7 +759,8 @@ static ac_status run_brief(const ac__visit *visit, const ac__work *work,
   return ac__region_finish(&brief.region);
 }
 
-/* ---- Choosing ------------------------------------------------------------------------- */
+/* ---- Choosing
+ * ------------------------------------------------------------------------- */
 
 /* On the caller in one call, for loops too short to be worth a border. */
 static ac_status run_alone(ac_worker *worker, const ac__work *work) {
@@ -814,10 +826,9 @@ static ac_status run_entered(const ac__visit *visit, const ac__work *work) {
   ac__outcome outcome = {0};
   if (status != AC_OK)
     return status == AC_E_TIMEOUT ? status : AC_E_CANCELLED;
-  ac__plan plan = ac__cost_plan(work->key, work->iterations,
-                                ac__team_width(worker->team));
-  int32_t width =
-      useful_width(ac__team_width(worker->team), work, &plan);
+  ac__plan plan =
+      ac__cost_plan(work->key, work->iterations, ac__team_width(worker->team));
+  int32_t width = useful_width(ac__team_width(worker->team), work, &plan);
   bool is_brief = plan.mode == AC__MODE_AWAKE && visit->is_top && width > 1;
   AC__COUNT(worker, regions);
   if (plan.mode == AC__MODE_SMALL ||
@@ -837,8 +848,8 @@ static ac_status run_entered(const ac__visit *visit, const ac__work *work) {
 
 ac_status ac__loop(ac_team *team, const ac__work *work) {
   ac__visit visit;
-  ac_status status = ac__enter(team, &visit) ? run_entered(&visit, work)
-                                             : run_outside(work);
+  ac_status status =
+      ac__enter(team, &visit) ? run_entered(&visit, work) : run_outside(work);
   ac__leave(&visit);
   return status;
 }

@@ -8,8 +8,9 @@
  * block of 2^k leaves that begins at a multiple of 2^k is a node of it. Blocks
  * are the loop's units: whoever runs one folds it serially, on a counter of its
  * own; the caller combines the blocks' values on the same tree. Who ran
- * which block leaves no trace. A range of more than 2^16 leaves is reduced segment
- * by segment, each a node again, so that a loop can be cancelled in time.
+ * which block leaves no trace. A range of more than 2^16 leaves is reduced
+ * segment by segment, each a node again, so that a loop can be cancelled in
+ * time.
  *
  * Invariant: neither leaf nor block depends on time, threads or machine.
  *
@@ -22,16 +23,17 @@
 #include <string.h>
 
 enum {
-  LEAF_MAX = 1024,      /* iterations of a leaf that was not asked for */
-  LEAVES_MIN = 256,     /* that a range is cut into, if it is so long */
-  BLOCKS_MAX = 1024,    /* units of a loop */
-  BLOCK_RANK_MAX = 6,   /* a unit is at most 2^6 leaves, so that it ends soon */
-  VALUE_MAX = 1 << 20,  /* bytes of a value */
+  LEAF_MAX = 1024,     /* iterations of a leaf that was not asked for */
+  LEAVES_MIN = 256,    /* that a range is cut into, if it is so long */
+  BLOCKS_MAX = 1024,   /* units of a loop */
+  BLOCK_RANK_MAX = 6,  /* a unit is at most 2^6 leaves, so that it ends soon */
+  VALUE_MAX = 1 << 20, /* bytes of a value */
   RANKS = 63,
-  ON_STACK = 8192       /* bytes of values kept on the stack */
+  ON_STACK = 8192 /* bytes of values kept on the stack */
 };
 
-/* Values waiting to be combined; bit r of `count` says that rank r holds one. */
+/* Values waiting to be combined; bit r of `count` says that rank r holds one.
+ */
 typedef struct counter {
   const ac_monoid *monoid;
   void *ctx;
@@ -54,7 +56,8 @@ static char *value_at(const counter *counter, int rank) {
 /* Where to put the next value of rank 0. It must then be carried. */
 static void *next_value(const counter *counter) {
   /* Rank 0 may be taken: the new one goes above all ranks in use for now. */
-  int free_rank = counter->count == 0 ? 0 : 64 - __builtin_clzll(counter->count);
+  int free_rank =
+      counter->count == 0 ? 0 : 64 - __builtin_clzll(counter->count);
   return value_at(counter, free_rank);
 }
 
@@ -87,13 +90,13 @@ static void *settle(counter *counter) {
 
 typedef struct reduction {
   ac_range range;
-  int64_t leaf;         /* iterations */
+  int64_t leaf; /* iterations */
   int64_t leaves;
-  int block_rank;       /* a block is 2^block_rank leaves */
+  int block_rank; /* a block is 2^block_rank leaves */
   const ac_monoid *monoid;
   ac_fold_fn fold;
   void *ctx;
-  char *values;         /* one for each block */
+  char *values; /* one for each block */
 } reduction;
 
 static ac_status fold_leaf(const reduction *reduction, int64_t leaf,
@@ -102,7 +105,8 @@ static ac_status fold_leaf(const reduction *reduction, int64_t leaf,
   int64_t left = reduction->range.end - begin;
   copy_value(value, reduction->monoid->identity, reduction->monoid->size_bytes);
   return reduction->fold(
-      (ac_range){begin, begin + (left < reduction->leaf ? left : reduction->leaf)},
+      (ac_range){begin,
+                 begin + (left < reduction->leaf ? left : reduction->leaf)},
       reduction->ctx, value);
 }
 
@@ -142,8 +146,8 @@ static ac_status run_blocks(ac_range units, void *ctx) {
   size_t size_bytes = reduction->monoid->size_bytes;
   if (reduction->block_rank == 0) { /* a block is a leaf */
     for (int64_t unit = units.begin; unit < units.end; unit++) {
-      ac_status status = fold_leaf(reduction, unit,
-                                   reduction->values + (size_t)unit * size_bytes);
+      ac_status status = fold_leaf(
+          reduction, unit, reduction->values + (size_t)unit * size_bytes);
       if (status != AC_OK)
         return status;
     }
@@ -156,7 +160,8 @@ static ac_status run_blocks(ac_range units, void *ctx) {
   ac_status status = AC_OK;
   if (values == NULL)
     return fail_memory(ranks, size_bytes);
-  for (int64_t unit = units.begin; unit < units.end && status == AC_OK; unit++) {
+  for (int64_t unit = units.begin; unit < units.end && status == AC_OK;
+       unit++) {
     int64_t first = unit * block;
     int64_t last = first + block;
     void *value;

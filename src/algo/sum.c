@@ -19,8 +19,8 @@
  *
  * Knows nothing of: threads; ac_reduce() decides who runs which leaf.
  */
-#include "algo/loop.h"
 #include "algo/sum.h"
+#include "algo/loop.h"
 #include "base/status.h"
 
 #include <float.h>
@@ -37,8 +37,8 @@ enum {
   COUNT_RANK_MAX = 58, /* an array has 2^58 elements at most */
   SEGMENT_RANK = 26,   /* one region sums 2^26 at most: 3 ms and more */
   TALLY_RANKS = COUNT_RANK_MAX - SEGMENT_RANK + 1,
-  DENSE_ALONE = 4096,      /* elements: 0.3 us */
-  GROUPS_MAX = 512,        /* units of a loop over an array in one piece */
+  DENSE_ALONE = 4096, /* elements: 0.3 us */
+  GROUPS_MAX = 512,   /* units of a loop over an array in one piece */
   LEAVES_MAX = (1 << (SEGMENT_RANK - 10)) / GROUPS_MAX, /* of one of them */
   TILE_ROWS = 8, /* read together where they are neighbours in memory */
   GROUP_BYTES_MAX = 1 << 20 /* gathered at a time */
@@ -118,8 +118,9 @@ static void add_c128(void *left, const void *right, void *ctx) {
   add_f64((double *)left + 1, (const double *)right + 1, ctx);
 }
 
-/* Sum `count` values by halving: neighbours, then neighbours of those, an odd one
- * at the end as it is. The same tree as ac_reduce()'s. The sum is sums[0]. */
+/* Sum `count` values by halving: neighbours, then neighbours of those, an odd
+ * one at the end as it is. The same tree as ac_reduce()'s. The sum is sums[0].
+ */
 #define HALVE(name, type, parts)                                               \
   static void name(void *values, int64_t count) {                              \
     type *sums = values;                                                       \
@@ -151,9 +152,7 @@ typedef struct type_info {
 } type_info;
 
 #define INTEGER(type)                                                          \
-  {                                                                            \
-    sizeof(type), true, {sizeof(int64_t), &zero, add_u64}, halve_u64           \
-  }
+  { sizeof(type), true, {sizeof(int64_t), &zero, add_u64}, halve_u64 }
 #define REAL(type, parts, suffix)                                              \
   {                                                                            \
     sizeof(type) * (parts), false,                                             \
@@ -512,7 +511,8 @@ static ac_status sum_dense(ac_team *team, const ac_site *site, dense *d,
 }
 
 /* A longer one segment by segment, so that units stay short enough for the
- * caller's poll function to be asked in time. Segments are nodes of the tree. */
+ * caller's poll function to be asked in time. Segments are nodes of the tree.
+ */
 static ac_status sum_dense_segments(ac_team *team, const ac_site *site,
                                     dense whole, ac_scalar *ret_sum) {
   tally segments;
@@ -689,14 +689,14 @@ static ac_status sum_walked(ac_team *team, const ac_site *site,
     *ret_is_dense = true;
     return AC_OK;
   }
-  const job work = {
-      .team = team,
-      .site = site != NULL ? site : &sites_gathered[array->dtype],
-      .monoid = w.monoid,
-      .grain = d->count <= AC__SUM_LEAF ? AC__SUM_LEAF : w.group,
-      .fold = w.group > AC__SUM_LEAF && d->count > AC__SUM_LEAF ? fold_group
-                                                                : fold_gathered,
-      .ctx = &w};
+  const job work = {.team = team,
+                    .site = site != NULL ? site : &sites_gathered[array->dtype],
+                    .monoid = w.monoid,
+                    .grain = d->count <= AC__SUM_LEAF ? AC__SUM_LEAF : w.group,
+                    .fold = w.group > AC__SUM_LEAF && d->count > AC__SUM_LEAF
+                                ? fold_group
+                                : fold_gathered,
+                    .ctx = &w};
   return run(&work, d->count, sum);
 }
 
@@ -712,8 +712,8 @@ ac_status ac_sum(ac_team *team, const ac_array *array, const ac_site *site,
     return st;
   ac_dtype dtype = array->dtype;
   ac__sum_leaf_fn leaf = ac__sum_leaf(dtype, AC__SUM_BEST);
-  dense d = {.data = array->data, .count = count, .type = &types[dtype],
-             .leaf = leaf};
+  dense d = {
+      .data = array->data, .count = count, .type = &types[dtype], .leaf = leaf};
   if (count == 0) {
     *ret_sum = zero;
     return AC_OK;

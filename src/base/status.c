@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define AC__VERSION_TEXT "0.1.0"
+#define AC__VERSION_TEXT   "0.1.0"
 #define AC__VERSION_NUMBER 100
 
 static _Thread_local ac_error *last_error;

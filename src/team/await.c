@@ -2,9 +2,9 @@
  *
  * A join first helps: it runs jobs made inside what it waits for. With none in
  * sight it spins for a while, since most joins end within microseconds; then it
- * blocks, having asked to be woken at the end and when more of that work appears
- * (sleep.c, 5). In a team of more threads than cores a spin would keep the very
- * thread from running that it waits for, so there it blocks at once.
+ * blocks, having asked to be woken at the end and when more of that work
+ * appears (sleep.c, 5). In a team of more threads than cores a spin would keep
+ * the very thread from running that it waits for, so there it blocks at once.
  *
  * Knows nothing of: what is waited for.
  */

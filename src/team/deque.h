@@ -6,12 +6,12 @@
  * does not fit runs at once on its owner.
  *
  * Invariants: top never decreases; slots in [top, bottom) are initialised; the
- * owner's `limit` is at most top + AC__DEQUE_SIZE, so a slot is overwritten only
- * after top has passed it, and a late thief's compare-and-swap then fails.
+ * owner's `limit` is at most top + AC__DEQUE_SIZE, so a slot is overwritten
+ * only after top has passed it, and a late thief's compare-and-swap then fails.
  *
- * The owner's push and take are inlined in <allcores/spawn.h> for strands; these
- * are the same for any job. Builtins instead of <stdatomic.h>, because the head
- * is shared with C++.
+ * The owner's push and take are inlined in <allcores/spawn.h> for strands;
+ * these are the same for any job. Builtins instead of <stdatomic.h>, because
+ * the head is shared with C++.
  *
  * Knows nothing of: sleeping, what a job does, teams.
  */
@@ -77,15 +77,16 @@ static inline bool ac__deque_looks_full(const ac__worker_head *w,
   return top >= base && top < __atomic_load_n(&w->bottom, __ATOMIC_RELAXED);
 }
 
-/* Does what a join waits for still go on? Asked between reading a job and claiming
- * it: a job that was there before it ended was made inside it. Acquires. */
+/* Does what a join waits for still go on? Asked between reading a job and
+ * claiming it: a job that was there before it ended was made inside it.
+ * Acquires. */
 typedef struct ac__still {
   bool (*goes_on)(const void *subject);
   const void *subject;
 } ac__still;
 
-/* Thief: the oldest job, if its index is at least `base` and `still` holds (NULL
- * = always); NULL if there is none or a race was lost (*ret_lost). */
+/* Thief: the oldest job, if its index is at least `base` and `still` holds
+ * (NULL = always); NULL if there is none or a race was lost (*ret_lost). */
 static inline ac__job *ac__deque_steal(ac__worker_head *victim, int64_t base,
                                        const ac__still *still, bool *ret_lost) {
   /* acquire: a top that another thief moved comes with what it saw */

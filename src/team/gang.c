@@ -1,10 +1,10 @@
 /* gang.c: ac_team_each: a number of threads that all run at the same time.
  *
- * The short way: every helper needed looks at its lane from the caller, since it
- * worked for it just now; each is handed its call there. The long way: the caller
- * reserves the mailboxes of enough idle helpers, making spares beyond the team's
- * width where too few are idle, and only then publishes. Either all run or none
- * does, and a gang inside a gang cannot wait for its own parts.
+ * The short way: every helper needed looks at its lane from the caller, since
+ * it worked for it just now; each is handed its call there. The long way: the
+ * caller reserves the mailboxes of enough idle helpers, making spares beyond
+ * the team's width where too few are idle, and only then publishes. Either all
+ * run or none does, and a gang inside a gang cannot wait for its own parts.
  *
  * Sleepers are woken as a tree: each one that wakes, wakes half of the rest of
  * its share, so that a wake's 6 µs are paid log2(width) times in a row.
@@ -24,15 +24,18 @@ typedef struct gang {
   ac__region region;
   ac_body_fn body;
   void *ctx;
-  member *members; /* [0] is the caller's and unused */
-  int32_t lanes;   /* handed out by lane to the helpers 1 … lanes */
+  member *members;     /* [0] is the caller's and unused */
+  int32_t lanes;       /* handed out by lane to the helpers 1 … lanes */
   _Atomic uint32_t go; /* by lane, to several: GO or NO_GO once all is posted */
 } gang;
 
 enum { WAIT = 0, GO = 1, NO_GO = 2 };
-enum { WAIT_POLLS = 4000 }; /* of a helper that is busy, before a spare is made */
+enum {
+  WAIT_POLLS = 4000
+}; /* of a helper that is busy, before a spare is made */
 
-/* ---- The short way --------------------------------------------------------- */
+/* ---- The short way ---------------------------------------------------------
+ */
 
 /* A call by lane, when there are several: wait until all of them are posted. */
 static ac_status run_when_all_go(ac_range range, void *ctx) {
@@ -51,12 +54,13 @@ static bool lanes_are_done(const ac_worker *worker, int32_t count) {
   return true;
 }
 
-/* Hand out all calls by lane; false, and none will run, if a helper is not there.
+/* Hand out all calls by lane; false, and none will run, if a helper is not
+ * there.
  */
 static bool post_lanes(ac_worker *worker, gang *gang) {
   int32_t count = gang->region.width - 1;
-  ac__piece piece = {.body = gang->body, .ctx = gang->ctx,
-                     .region = &gang->region};
+  ac__piece piece = {
+      .body = gang->body, .ctx = gang->ctx, .region = &gang->region};
   if (count > AC__LANES)
     return false;
   if (count > 1) {
@@ -79,10 +83,11 @@ static bool post_lanes(ac_worker *worker, gang *gang) {
   return true;
 }
 
-/* ---- The long way ------------------------------------------------------------ */
+/* ---- The long way
+ * ------------------------------------------------------------ */
 
-/* Wake the sleepers among members [first, last): the first of each upper half is
- * told to wake the rest of it (find_share). */
+/* Wake the sleepers among members [first, last): the first of each upper half
+ * is told to wake the rest of it (find_share). */
 static void wake_share(gang *gang, ac_worker *worker, int32_t first,
                        int32_t last) {
   while (first < last) {
@@ -117,7 +122,8 @@ static ac_status run_member(ac_range range, void *ctx) {
   gang *gang = ctx;
   ac_worker *worker = ac__self_tls.worker;
   int32_t index = (int32_t)range.begin;
-  if (worker->token.slot == 0) /* new: asked for by number, it runs in any case */
+  if (worker->token.slot ==
+      0) /* new: asked for by number, it runs in any case */
     ac__token_enter(&worker->token, worker->word);
   int32_t first;
   int32_t last;
@@ -133,8 +139,8 @@ static ac_status run_member(ac_range range, void *ctx) {
   return status;
 }
 
-/* Claim a helper that has nothing in hand: not even a piece in its lane that it has
- * not seen yet, which may be a call of a gang that waits for this one. */
+/* Claim a helper that has nothing in hand: not even a piece in its lane that it
+ * has not seen yet, which may be a call of a gang that waits for this one. */
 static bool claim_free(ac_worker *helper, uint32_t *ret_before) {
   uint32_t before;
   if (!ac__mail_claim(helper, &before))
@@ -147,8 +153,8 @@ static bool claim_free(ac_worker *helper, uint32_t *ret_before) {
   return true;
 }
 
-/* Reserve a helper that is idle or not yet started; start it if need be. One that
- * is about to be idle is waited for a moment. */
+/* Reserve a helper that is idle or not yet started; start it if need be. One
+ * that is about to be idle is waited for a moment. */
 static ac_status reserve(const ac_worker *worker, member *member,
                          int32_t *number) {
   ac_team *team = worker->team;
@@ -228,7 +234,8 @@ static void publish_all(ac_worker *worker, gang *gang) {
   wake_share(gang, worker, 1, width);
 }
 
-/* ---- Waiting -------------------------------------------------------------------- */
+/* ---- Waiting
+ * -------------------------------------------------------------------- */
 
 static bool is_over(void *subject) {
   gang *gang = subject;
@@ -259,8 +266,8 @@ static bool help(void *subject, ac_worker *worker) {
      * that its deque holds was made in it. */
     const lane_name name = {worker, i};
     const ac__still still = {lane_goes_on, &name};
-    ac_worker *helper = atomic_load_explicit(&worker->team->helpers[i],
-                                             memory_order_acquire);
+    ac_worker *helper =
+        atomic_load_explicit(&worker->team->helpers[i], memory_order_acquire);
     if (ac__help(worker, helper, 0, &still))
       return true;
   }
@@ -288,8 +295,10 @@ static bool ask(void *subject, ac_worker *worker) {
 
 /* The caller's call, and the wait for the others. */
 static ac_status run_own(ac_worker *worker, gang *gang) {
-  const ac__piece own = {.body = gang->body, .ctx = gang->ctx,
-                         .region = &gang->region, .range = {0, 1}};
+  const ac__piece own = {.body = gang->body,
+                         .ctx = gang->ctx,
+                         .region = &gang->region,
+                         .range = {0, 1}};
   ac__piece_run(worker, &own, NULL);
   const ac__wait wait = {
       .is_over = is_over, .help = help, .ask = ask, .subject = gang};
@@ -327,9 +336,10 @@ static ac_status fail_entry(const ac__visit *visit) {
 ac_status ac_team_each(ac_team *team, int width, ac_body_fn body, void *ctx) {
   ac__visit visit;
   if (body == NULL || width < 0 || width > AC__WIDTH_MAX)
-    return ac__fail(AC_E_INVAL, "ac_team_each",
-                    "Give a body and a width of 1 to 1024, or 0 for the team's.",
-                    "width is %d%s", width, body == NULL ? ", body NULL" : "");
+    return ac__fail(
+        AC_E_INVAL, "ac_team_each",
+        "Give a body and a width of 1 to 1024, or 0 for the team's.",
+        "width is %d%s", width, body == NULL ? ", body NULL" : "");
   if (!ac__enter(team, &visit)) {
     ac__leave(&visit);
     return width == 1 ? body((ac_range){0, 1}, ctx) : fail_entry(&visit);

@@ -1,20 +1,21 @@
 /* group.c: task groups: tasks spawned from anywhere and waited for together.
  *
  * A group is a queue of tasks under a mutex. While it has tasks, it is linked
- * into its team's list of open groups, where idle helpers find it; a waiter takes
- * tasks of its own group only, or jobs exposed by those who run them. Running a
- * task costs some 100 ns more than a strand; in return tasks outlive the call
- * that spawned them, and any thread may spawn.
+ * into its team's list of open groups, where idle helpers find it; a waiter
+ * takes tasks of its own group only, or jobs exposed by those who run them.
+ * Running a task costs some 100 ns more than a strand; in return tasks outlive
+ * the call that spawned them, and any thread may spawn.
  *
  * Locks: the team's lock is never taken while a group's is held, nor the other
  * way round, but in list_group(), which takes the team's inside the group's.
  *
- * Fork: another thread of the parent may have held the locks. So the child never
- * takes those of a group that is the parent's; its calls return AC_E_FORKED.
+ * Fork: another thread of the parent may have held the locks. So the child
+ * never takes those of a group that is the parent's; its calls return
+ * AC_E_FORKED.
  *
  * Invariants: a helper that looks at a group holds a reference, counted under
- * the team's lock, and destroying waits for it. `unfinished` counts tasks queued
- * and running.
+ * the team's lock, and destroying waits for it. `unfinished` counts tasks
+ * queued and running.
  *
  * Knows nothing of: what a task does.
  */
@@ -55,8 +56,8 @@ struct ac_group {
   running *running;
   waiter *waiters;
   int64_t unfinished;
-  bool is_listed;           /* in the team's list; changes under both locks */
-  int32_t references;       /* helpers that look at it; under the team's lock */
+  bool is_listed;     /* in the team's list; changes under both locks */
+  int32_t references; /* helpers that look at it; under the team's lock */
   struct ac_group *next, **link; /* the team's list */
 };
 
@@ -116,7 +117,8 @@ static void list_group(ac_group *group) {
   pthread_mutex_unlock(&team->lock);
 }
 
-/* ---- Tasks ----------------------------------------------------------------- */
+/* ---- Tasks -----------------------------------------------------------------
+ */
 
 static ac_status status_of(ac_group *group) {
   /* relaxed: a reason to stop; the lock orders the rest */
@@ -239,7 +241,8 @@ bool ac__groups_help(ac_worker *worker) {
   return has_run;
 }
 
-/* ---- The public calls ---------------------------------------------------------- */
+/* ---- The public calls
+ * ---------------------------------------------------------- */
 
 ac_status ac_group_create(ac_team *team, const ac_group_options *options,
                           ac_group **ret_group) {
@@ -264,8 +267,7 @@ ac_status ac_group_create(ac_team *team, const ac_group_options *options,
   group->last = &group->first;
   group->region.width = AC__PLACES_MAX;
   if (options != NULL && options->timeout_ns > 0)
-    group->region.deadline_ns =
-        (int64_t)ac__clock_ns() + options->timeout_ns;
+    group->region.deadline_ns = (int64_t)ac__clock_ns() + options->timeout_ns;
   *ret_group = group;
   return AC_OK;
 }
@@ -273,7 +275,8 @@ ac_status ac_group_create(ac_team *team, const ac_group_options *options,
 ac_status ac_group_spawn(ac_group *group, ac_task task) {
   if (group == NULL || task.run == NULL)
     return ac__fail(AC_E_INVAL, "ac_group_spawn", "Give a group and a task.",
-                    group == NULL ? "group is NULL" : "the task has no function");
+                    group == NULL ? "group is NULL"
+                                  : "the task has no function");
   if (is_parents(group))
     return fail_forked("ac_group_spawn");
   ac_status status = status_of(group);
@@ -301,7 +304,8 @@ ac_status ac_group_spawn(ac_group *group, ac_task task) {
   return AC_OK;
 }
 
-/* ---- Waiting ------------------------------------------------------------------- */
+/* ---- Waiting
+ * ------------------------------------------------------------------- */
 
 static bool is_over(void *subject) {
   ac_group *group = subject;
@@ -359,9 +363,9 @@ static bool is_inside(const ac_group *group) {
   return false;
 }
 
-/* Under the lock. A group may outlive the region that it was made in. So what is
- * around its tasks is the region of a thread that waits for it: that one's frame
- * lives until they have ended. */
+/* Under the lock. A group may outlive the region that it was made in. So what
+ * is around its tasks is the region of a thread that waits for it: that one's
+ * frame lives until they have ended. */
 static void set_outer(ac_group *group) {
   ac__frame *frame = NULL;
   for (const waiter *waiter = group->waiters; waiter != NULL && frame == NULL;
@@ -468,7 +472,7 @@ void ac_group_destroy(ac_group *group) {
     free(node);
     node = next;
   }
-  ac__error_drop(atomic_load_explicit(&group->region.error,
-                                      memory_order_relaxed));
+  ac__error_drop(
+      atomic_load_explicit(&group->region.error, memory_order_relaxed));
   free(group);
 }

@@ -47,9 +47,9 @@ static bool decide(ac__lane *lane, uint32_t number) {
   uint32_t before = number - 1;
   /* acq_rel: each decision comes after the one before it; the message itself
    * comes with `post`, what is done with `done` */
-  return atomic_compare_exchange_strong_explicit(
-      &lane->claim, &before, number, memory_order_acq_rel,
-      memory_order_relaxed);
+  return atomic_compare_exchange_strong_explicit(&lane->claim, &before, number,
+                                                 memory_order_acq_rel,
+                                                 memory_order_relaxed);
 }
 
 bool ac__lane_revoke(ac_worker *patron, int32_t number) {

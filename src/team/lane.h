@@ -1,19 +1,20 @@
 /* lane.h: the short way from a thread to a helper that worked for it just now.
  *
- * Every worker has one lane to each of the first helpers. A helper that has run a
- * message of a worker, its patron, looks at the patron's lane to it as well as at
- * its own mailbox for as long as it spins. The patron then hands it the next piece
- * by writing one line, and sees in another that it is done: two line transfers,
- * where the mailbox and a count take twice as many.
+ * Every worker has one lane to each of the first helpers. A helper that has run
+ * a message of a worker, its patron, looks at the patron's lane to it as well
+ * as at its own mailbox for as long as it spins. The patron then hands it the
+ * next piece by writing one line, and sees in another that it is done: two line
+ * transfers, where the mailbox and a count take twice as many.
  *
- * Messages are numbered. Each is decided once, by moving `claim` from the number
- * before it to its own: the helper takes it so, or the patron revokes it so. That
- * word has a line of its own, which stays with the helper while nobody revokes.
+ * Messages are numbered. Each is decided once, by moving `claim` from the
+ * number before it to its own: the helper takes it so, or the patron revokes it
+ * so. That word has a line of its own, which stays with the helper while nobody
+ * revokes.
  *
- * Who posts and who leaves cannot miss each other: the patron stores `post`, then
- * loads `present`; the helper stores `present` = 0, passes a heavy barrier, then
- * loads `post` (sleep.c, 2, with the same barrier). If the patron finds that the
- * helper has left, it revokes what the helper did not take.
+ * Who posts and who leaves cannot miss each other: the patron stores `post`,
+ * then loads `present`; the helper stores `present` = 0, passes a heavy
+ * barrier, then loads `post` (sleep.c, 2, with the same barrier). If the patron
+ * finds that the helper has left, it revokes what the helper did not take.
  *
  * Invariants: only the patron writes `post` and the message; only the helper
  * writes `done` and `present`. A message lies untouched from `post` until it is

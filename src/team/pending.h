@@ -12,13 +12,15 @@
 #define AC__AWAITED (UINT32_C(1) << 31)
 
 static inline void ac__pending_add(_Atomic uint32_t *pending, uint32_t parts) {
-  /* relaxed: whoever adds holds a part itself, so the count cannot reach zero */
+  /* relaxed: whoever adds holds a part itself, so the count cannot reach zero
+   */
   atomic_fetch_add_explicit(pending, parts, memory_order_relaxed);
 }
 
-/* End one part. The join's memory may be gone when this returns. True if it had to
- * make a system call, to wake the owner. */
-static inline bool ac__pending_end(_Atomic uint32_t *pending, ac_worker *owner) {
+/* End one part. The join's memory may be gone when this returns. True if it had
+ * to make a system call, to wake the owner. */
+static inline bool ac__pending_end(_Atomic uint32_t *pending,
+                                   ac_worker *owner) {
   /* release: pairs with the acquire in ac__pending_is_over(); acquire: the last
    * one sees AWAITED and, through it, the owner's state */
   return atomic_fetch_sub_explicit(pending, 1, memory_order_acq_rel) ==
@@ -28,8 +30,8 @@ static inline bool ac__pending_end(_Atomic uint32_t *pending, ac_worker *owner) 
 
 static inline bool ac__pending_is_over(_Atomic uint32_t *pending) {
   /* acquire: pairs with the release in ac__pending_end() */
-  return (atomic_load_explicit(pending, memory_order_acquire) &
-          ~AC__AWAITED) == 0;
+  return (atomic_load_explicit(pending, memory_order_acquire) & ~AC__AWAITED) ==
+         0;
 }
 
 /* Owner, about to block: false if it is over. */

@@ -1,8 +1,8 @@
 /* region.c: status, cancellation and borders of regions.
  *
  * A region is cancelled by its first non-zero status. Work inside it asks at
- * borders between chunks, walking outwards over the regions in which its own was
- * made; their frames are alive, for their owners wait.
+ * borders between chunks, walking outwards over the regions in which its own
+ * was made; their frames are alive, for their owners wait.
  *
  * Knows nothing of: what a region computes.
  */
@@ -27,10 +27,11 @@ void ac__region_fail(ac__region *region, ac_status status) {
 
 ac_status ac__region_finish(ac__region *region) {
   /* acquire: pairs with the release in ac__region_fail() */
-  ac_status status = atomic_load_explicit(&region->status, memory_order_acquire);
+  ac_status status =
+      atomic_load_explicit(&region->status, memory_order_acquire);
   if (status != AC_OK) {
-    ac__error_give(atomic_exchange_explicit(&region->error, NULL,
-                                            memory_order_acquire));
+    ac__error_give(
+        atomic_exchange_explicit(&region->error, NULL, memory_order_acquire));
   }
   return status;
 }

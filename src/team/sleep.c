@@ -3,8 +3,8 @@
  * A helper that runs out of work opens its mailbox, looks there and in others'
  * deques for a while, and then parks. Who has work for it in hand claims the
  * mailbox, writes the message and publishes it; who has pushed a job into its
- * own deque nudges one parked helper, which then looks for work and, if it finds
- * some and more is visible, nudges the next.
+ * own deque nudges one parked helper, which then looks for work and, if it
+ * finds some and more is visible, nudges the next.
  *
  *            claim              publish             begin
  *   OPEN ───────────► CLAIMED ───────────► FULL ───────────► BUSY
@@ -17,27 +17,28 @@
  *  1. Mail against parking: both change one word by compare-and-swap, so either
  *     the sender sees PARKED and wakes, or the helper sees the message.
  *  2. A push against parking (store→load on both sides): the helper stores
- *     PARKED, its bit and `hungry`, passes ac__barrier_heavy(), then looks at all
- *     deques. A pusher stores `bottom`, then loads `hungry`. The heavy barrier
+ *     PARKED, its bit and `hungry`, passes ac__barrier_heavy(), then looks at
+ * all deques. A pusher stores `bottom`, then loads `hungry`. The heavy barrier
  *     runs a full fence on every running thread of the process: a pusher that
  *     has passed its load before the barrier has also made its push visible;
  *     one that has not will load `hungry` = 1. Where the system has no such
  *     barrier, every push is fenced (ac__spawn_slow) and the helper's own fence
  *     suffices.
- *  3. A nudge in flight: `hungry` is taken down (exchange) by the one who nudges,
- *     and put up again by the nudged helper before it looks (ac__park_prepare,
- *     or worker.c after it has found work), behind a heavy barrier again.
- *  4. The bit of a helper is cleared before its state is examined, and set after
- *     the state is PARKED; so a set bit is never cleared unexamined.
+ *  3. A nudge in flight: `hungry` is taken down (exchange) by the one who
+ * nudges, and put up again by the nudged helper before it looks
+ * (ac__park_prepare, or worker.c after it has found work), behind a heavy
+ * barrier again.
+ *  4. The bit of a helper is cleared before its state is examined, and set
+ * after the state is PARKED; so a set bit is never cleared unexamined.
  *  5. A join blocks like 2: `sleep` = BLOCKED, flags up, heavy barrier, look
- *     again, sleep. Whoever ends what it waits for exchanges the word that counts
- *     it (a read-modify-write on both sides) and then wakes; a wake that comes
- *     when the worker no longer sleeps is harmless, since it looks again.
+ *     again, sleep. Whoever ends what it waits for exchanges the word that
+ * counts it (a read-modify-write on both sides) and then wakes; a wake that
+ * comes when the worker no longer sleeps is harmless, since it looks again.
  *
- *  6. A heavy barrier interrupts every core that the process runs on, so a helper
- *     whose regions come a millisecond apart should not pay for one each time. It
- *     may sleep without, for 3 ms at most, and passes it then: a push that the
- *     race of 2 hid from it waits no longer than that.
+ *  6. A heavy barrier interrupts every core that the process runs on, so a
+ * helper whose regions come a millisecond apart should not pay for one each
+ * time. It may sleep without, for 3 ms at most, and passes it then: a push that
+ * the race of 2 hid from it waits no longer than that.
  *
  * Model-checked as compiled, with store buffers: see tests/model.
  *
@@ -105,14 +106,16 @@ bool ac__mail_take_back(ac_worker *helper, uint32_t state) {
 
 void ac__mail_open(ac_worker *self) {
   /* relaxed: while BUSY only the helper changes the word */
-  uint32_t state = atomic_load_explicit(&self->mail.state, memory_order_relaxed);
+  uint32_t state =
+      atomic_load_explicit(&self->mail.state, memory_order_relaxed);
   /* release: pairs with the acquire in ac__mail_claim() */
   atomic_store_explicit(&self->mail.state, ac__mail_with(state, AC__MAIL_OPEN),
                         memory_order_release);
 }
 
 static bool swap_code(ac_worker *self, uint32_t from, uint32_t to) {
-  uint32_t state = atomic_load_explicit(&self->mail.state, memory_order_relaxed);
+  uint32_t state =
+      atomic_load_explicit(&self->mail.state, memory_order_relaxed);
   if (ac__mail_code(state) != from)
     return false;
   /* acquire: pairs with the release in ac__mail_publish() */
@@ -132,7 +135,8 @@ bool ac__mail_begin(ac_worker *self) {
 void ac__park_announce(ac_worker *self) {
   ac_team *team = self->team;
   uint32_t number = (uint32_t)self->number;
-  uint32_t state = atomic_load_explicit(&self->mail.state, memory_order_relaxed);
+  uint32_t state =
+      atomic_load_explicit(&self->mail.state, memory_order_relaxed);
   /* release: pairs with the acquire in ac__mail_claim() */
   atomic_store_explicit(&self->mail.state,
                         ac__mail_with(state, AC__MAIL_PARKED),
@@ -156,7 +160,8 @@ bool ac__park_cancel(ac_worker *self) {
 
 void ac__park_sleep(ac_worker *self, int64_t timeout_ns) {
   /* relaxed: the futex compares again; the caller reads with acquire */
-  uint32_t state = atomic_load_explicit(&self->mail.state, memory_order_relaxed);
+  uint32_t state =
+      atomic_load_explicit(&self->mail.state, memory_order_relaxed);
   if (ac__mail_code(state) == AC__MAIL_PARKED)
     ac__futex_wait(&self->mail.state, state, timeout_ns);
 }
@@ -184,7 +189,8 @@ ac_worker *ac__nudge_claim(ac_team *team, int32_t width, uint32_t *ret_before) {
       if (helper != NULL && ac__mail_claim(helper, ret_before)) {
         if (*ret_before != AC__MAIL_OPEN)
           return helper;
-        ac__mail_unclaim(helper, *ret_before); /* it is awake and looks itself */
+        ac__mail_unclaim(helper,
+                         *ret_before); /* it is awake and looks itself */
       }
     }
   }
@@ -192,7 +198,8 @@ ac_worker *ac__nudge_claim(ac_team *team, int32_t width, uint32_t *ret_before) {
 }
 
 void ac__block_prepare(ac_worker *self) {
-  /* relaxed: the fence and the caller's heavy barrier publish it; see 5 above */
+  /* relaxed: the fence and the caller's heavy barrier publish it; see 5 above
+   */
   atomic_store_explicit(&self->sleep, AC__BLOCKED, memory_order_relaxed);
   /* seq_cst: before the caller looks who works for it; pairs with the fence in
    * ac__strand_run(). Either it finds the thief and sets its flag, or the thief
@@ -208,9 +215,8 @@ void ac__block_cancel(ac_worker *self) {
 bool ac__block_sleep(ac_worker *self, int64_t timeout_ns) {
   ac__futex_wait(&self->sleep, AC__BLOCKED, timeout_ns);
   /* acquire: pairs with the release in ac__block_wake() */
-  bool is_woken =
-      atomic_exchange_explicit(&self->sleep, AC__AWAKE, memory_order_acquire) ==
-      AC__AWAKE;
+  bool is_woken = atomic_exchange_explicit(&self->sleep, AC__AWAKE,
+                                           memory_order_acquire) == AC__AWAKE;
   return is_woken;
 }
 

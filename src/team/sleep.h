@@ -35,9 +35,9 @@ void ac__mail_open(ac_worker *self);
 bool ac__mail_close(ac_worker *self);
 /* FULL → BUSY; false if it was taken back. */
 bool ac__mail_begin(ac_worker *self);
-/* BUSY → PARKED, and ask for nudges. What was pushed before and not announced is
- * visible for certain only after a heavy barrier, which the caller passes before
- * it sleeps for good: see 6 in sleep.c. */
+/* BUSY → PARKED, and ask for nudges. What was pushed before and not announced
+ * is visible for certain only after a heavy barrier, which the caller passes
+ * before it sleeps for good: see 6 in sleep.c. */
 void ac__park_announce(ac_worker *self);
 /* The same with the barrier. */
 void ac__park_prepare(ac_worker *self);
@@ -63,8 +63,8 @@ ac_worker *ac__nudge_claim(ac_team *team, int32_t width, uint32_t *ret_before);
 
 /* ---- Joins -------------------------------------------------------------- */
 
-/* Say that this worker is about to block. Then set the `hungry` flag of those it
- * waits for, call ac__barrier_heavy(), look again, and sleep or cancel. */
+/* Say that this worker is about to block. Then set the `hungry` flag of those
+ * it waits for, call ac__barrier_heavy(), look again, and sleep or cancel. */
 void ac__block_prepare(ac_worker *self);
 void ac__block_cancel(ac_worker *self);
 /* Sleep until ac__block_wake() or for timeout_ns; false at a time-out. */

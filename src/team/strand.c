@@ -87,9 +87,8 @@ int ac__sync_slow(ac_worker *worker, ac_strand *strand, int64_t bottom) {
   ac__worker_head *head = &worker->head;
   int64_t top = bottom;
   /* seq_cst: the last job goes to whoever moves top over it */
-  bool is_mine = __atomic_compare_exchange_n(&head->top, &top, bottom + 1,
-                                             false, __ATOMIC_SEQ_CST,
-                                             __ATOMIC_RELAXED);
+  bool is_mine = __atomic_compare_exchange_n(
+      &head->top, &top, bottom + 1, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
   __atomic_store_n(&head->bottom, bottom + 1, __ATOMIC_RELAXED);
   if (is_mine)
     return 1;

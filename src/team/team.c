@@ -1,20 +1,20 @@
 /* team.c: teams and the threads that visit them; the process's own team; fork.
  *
  * A team is its helpers (threads of its own, started when first needed) and its
- * guests (other threads that run a region of it). A thread keeps its guest place
- * from its first region to its end, so entering again costs a few loads.
+ * guests (other threads that run a region of it). A thread keeps its guest
+ * place from its first region to its end, so entering again costs a few loads.
  *
  * Fork: the child has one thread, so every team in it has lost its helpers. The
  * atfork handler only counts the generation on. A team of another generation is
  * made anew, in place, by the first thread that enters it from outside. Code
- * that was inside a region when the process forked runs on serially in the child
- * and its joins return AC_E_FORKED.
+ * that was inside a region when the process forked runs on serially in the
+ * child and its joins return AC_E_FORKED.
  *
  * Knows nothing of: what a region does.
  */
+#include "team/team.h"
 #include "base/status.h"
 #include "team/sleep.h"
-#include "team/team.h"
 
 #include <string.h>
 
@@ -22,13 +22,14 @@ _Thread_local ac__self ac__self_tls;
 _Atomic uint32_t ac__fork_generation;
 
 static _Atomic(ac_team *) own_team;
-static pthread_mutex_t own_lock = PTHREAD_MUTEX_INITIALIZER; /* guards making it;
-    also every thread's list of places against team destruction */
+static pthread_mutex_t own_lock = PTHREAD_MUTEX_INITIALIZER; /* guards making
+    it; also every thread's list of places against team destruction */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t end_key; /* gives a thread's places back when it ends */
 static bool has_end_key;
 
-/* ---- Fork and thread end --------------------------------------------------- */
+/* ---- Fork and thread end ---------------------------------------------------
+ */
 
 static void child_handler(void) {
   ac__self *self = &ac__self_tls;
@@ -84,7 +85,8 @@ static void set_up(void) {
   has_end_key = pthread_key_create(&end_key, thread_end) == 0;
 }
 
-/* ---- Making and ending ------------------------------------------------------ */
+/* ---- Making and ending ------------------------------------------------------
+ */
 
 /* Places of helpers are their numbers, 1 … AC__WIDTH_MAX. */
 static int32_t guest_place(int32_t index) { return AC__WIDTH_MAX + 1 + index; }
@@ -247,8 +249,7 @@ ac_status ac_team_create(const ac_team_options *options, ac_team **ret_team) {
   ac_team *team = make(options);
   if (team == NULL)
     return ac__fail(AC_E_NOMEM, "ac_team_create", "",
-                    "memory for a team of %d could not be had",
-                    options->width);
+                    "memory for a team of %d could not be had", options->width);
   *ret_team = team;
   return AC_OK;
 }
@@ -283,7 +284,8 @@ int ac_team_width(ac_team *team) {
   return team == NULL ? 1 : ac__team_width(team);
 }
 
-/* ---- Visiting ---------------------------------------------------------------- */
+/* ---- Visiting
+ * ---------------------------------------------------------------- */
 
 static void renew_worker(ac_worker *worker, ac_team *team, int32_t number,
                          int32_t place) {
@@ -449,7 +451,8 @@ void ac__leave(const ac__visit *visit) {
     set_frame(visit->worker, visit->frame);
 }
 
-/* ---- Counters ------------------------------------------------------------------ */
+/* ---- Counters
+ * ------------------------------------------------------------------ */
 
 static void add_counters(ac_counters *sum, const ac_worker *worker) {
   if (worker == NULL)
@@ -471,11 +474,11 @@ void ac_counters_read(ac_team *team, ac_counters *ret_counters) {
     int32_t guests =
         atomic_load_explicit(&team->guest_count, memory_order_acquire);
     for (int32_t i = 1; i < helpers; i++)
-      add_counters(&sum, atomic_load_explicit(&team->helpers[i],
-                                              memory_order_acquire));
+      add_counters(
+          &sum, atomic_load_explicit(&team->helpers[i], memory_order_acquire));
     for (int32_t i = 0; i < guests; i++)
-      add_counters(&sum,
-                   atomic_load_explicit(&team->guests[i], memory_order_acquire));
+      add_counters(
+          &sum, atomic_load_explicit(&team->guests[i], memory_order_acquire));
   }
   *ret_counters = sum;
 }

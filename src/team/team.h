@@ -1,9 +1,9 @@
 /* team.h: the face of the thread team: what the algorithms may use of it.
  *
  * A thread enters a team (ac__enter) and is then one of its workers. It makes a
- * region, whose work it hands to idle helpers (ac__team_invite) or exposes in its
- * deque (ac__job_push), runs its own share, polling at borders (ac__border), and
- * waits for the rest (ac__await), helping meanwhile.
+ * region, whose work it hands to idle helpers (ac__team_invite) or exposes in
+ * its deque (ac__job_push), runs its own share, polling at borders
+ * (ac__border), and waits for the rest (ac__await), helping meanwhile.
  *
  * Knows nothing of: ranges, costs, reductions.
  */
@@ -17,11 +17,11 @@
 /* ---- The calling thread ------------------------------------------------- */
 
 typedef struct ac__self {
-  ac_worker *worker;    /* its innermost place; NULL outside of any team */
-  ac_worker *own;       /* its guest places, one a team that it has visited */
-  uint32_t generation;  /* of fork, when the above were written */
-  bool is_helper;       /* the thread is some team's, and holds a token there */
-  ac__token token;      /* other threads': taken at the first region */
+  ac_worker *worker;   /* its innermost place; NULL outside of any team */
+  ac_worker *own;      /* its guest places, one a team that it has visited */
+  uint32_t generation; /* of fork, when the above were written */
+  bool is_helper;      /* the thread is some team's, and holds a token there */
+  ac__token token;     /* other threads': taken at the first region */
   ac_poll_fn poll;
   void *poll_ctx;
   uint64_t poll_due_ns;
@@ -48,13 +48,13 @@ static inline bool ac__is_orphan(void) {
 typedef struct ac__visit {
   ac_worker *worker; /* the caller's place; NULL: run serially */
   ac_worker *before;
-  ac__frame *frame;  /* `worker`'s own, if the thread came from another team */
-  bool is_top;       /* it was not in this team already */
+  ac__frame *frame; /* `worker`'s own, if the thread came from another team */
+  bool is_top;      /* it was not in this team already */
 } ac__visit;
 
-/* Enter a team (NULL = the process's own). False if the caller must run serially:
- * memory for its place was refused, or it is the child of a fork in mid-region;
- * *ret_visit is then still fit for ac__leave(). */
+/* Enter a team (NULL = the process's own). False if the caller must run
+ * serially: memory for its place was refused, or it is the child of a fork in
+ * mid-region; *ret_visit is then still fit for ac__leave(). */
 bool ac__enter(ac_team *team, ac__visit *ret_visit);
 void ac__leave(const ac__visit *visit);
 
@@ -132,18 +132,18 @@ typedef struct ac__invitation {
   uint32_t state; /* of its mailbox, to take it back by */
 } ac__invitation;
 
-/* Hand `piece` to one idle helper with a number in [first, last), trying `first`
- * first. False if none is idle (or the ledger has no core). Counts. Of a bare
- * piece (one with no region) the range's begin becomes the helper's number + 1.
- * The caller has counted the piece in the region's join. */
+/* Hand `piece` to one idle helper with a number in [first, last), trying
+ * `first` first. False if none is idle (or the ledger has no core). Counts. Of
+ * a bare piece (one with no region) the range's begin becomes the helper's
+ * number + 1. The caller has counted the piece in the region's join. */
 bool ac__team_invite(ac_worker *sender, const ac__piece *piece, int32_t first,
                      int32_t last, ac__reach reach, ac__invitation *ret);
 
 /* Take a message back if its receiver has not begun. */
 bool ac__team_uninvite(ac_worker *sender, const ac__invitation *invitation);
 
-/* Expose a job in the worker's deque, and wake somebody if that is wanted. False
- * if the deque is full. With `is_quiet` nobody is woken for it. */
+/* Expose a job in the worker's deque, and wake somebody if that is wanted.
+ * False if the deque is full. With `is_quiet` nobody is woken for it. */
 bool ac__job_push(ac_worker *worker, ac__job *job, bool is_quiet);
 
 /* Might anybody join a loop that this worker exposes now? A hint. */
@@ -164,13 +164,14 @@ static inline bool ac__job_is_gone(const ac_worker *worker, int64_t index) {
   return __atomic_load_n(&worker->head.top, __ATOMIC_RELAXED) > index;
 }
 
-/* Try to run one job that `victim` made at or above `base` while `still` held. */
+/* Try to run one job that `victim` made at or above `base` while `still` held.
+ */
 bool ac__help(ac_worker *worker, ac_worker *victim, int64_t base,
               const ac__still *still);
 
-/* Call a piece's body on this worker, as a member of its region. `owner` waits for
- * it; NULL if that is the worker itself. The region is not touched if all goes
- * well: its line is the owner's. */
+/* Call a piece's body on this worker, as a member of its region. `owner` waits
+ * for it; NULL if that is the worker itself. The region is not touched if all
+ * goes well: its line is the owner's. */
 void ac__piece_run(ac_worker *worker, const ac__piece *piece, ac_worker *owner);
 
 /* ---- Waiting ------------------------------------------------------------ */
@@ -190,7 +191,8 @@ typedef struct ac__wait {
 
 /* Wait, helping: spin, then block. AC_OK once it is over; AC_E_TIMEOUT past the
  * deadline; AC_E_FORKED in the child of a fork, where it never ends; a poll
- * function's status if that is not zero (the wait may then be taken up again). */
+ * function's status if that is not zero (the wait may then be taken up again).
+ */
 ac_status ac__await(ac_worker *worker, const ac__wait *wait);
 
 /* Set a worker's flag: a blocked join wants to know of its pushes. */
@@ -209,7 +211,8 @@ void ac__team_announce(ac_worker *worker);
  * tasks waiting. False if there is none. */
 bool ac__groups_help(ac_worker *worker);
 
-/* ---- Helpers, for gangs ---------------------------------------------------- */
+/* ---- Helpers, for gangs ----------------------------------------------------
+ */
 
 /* Make sure that the team has a helper of this number; NULL if memory is
  * refused. Takes the lock. */

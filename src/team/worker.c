@@ -6,14 +6,14 @@
  * operation when it is handed work; parked, it holds none, and whoever wakes it
  * claims one for it first.
  *
- * Spinning: 20 µs; 200 µs if regions come 20 to 200 µs apart; not at all if they
- * are further apart, if the team has more threads than there are cores, or if a
- * process of the family waits for a core. A helper
- * that was handed work from the processor on which it runs itself leaves that
- * processor before it spins: the kernel may keep both there for ever.
+ * Spinning: 20 µs; 200 µs if regions come 20 to 200 µs apart; not at all if
+ * they are further apart, if the team has more threads than there are cores, or
+ * if a process of the family waits for a core. A helper that was handed work
+ * from the processor on which it runs itself leaves that processor before it
+ * spins: the kernel may keep both there for ever.
  *
- * Invariants: a helper's mailbox is BUSY whenever it runs anything. Nothing here
- * allocates but the first start of a thread.
+ * Invariants: a helper's mailbox is BUSY whenever it runs anything. Nothing
+ * here allocates but the first start of a thread.
  *
  * Knows nothing of: what jobs and messages do.
  */
@@ -22,10 +22,10 @@
 enum {
   SPIN_SHORT_NS = 20000,
   SPIN_LONG_NS = 200000,
-  LOOK_ROUNDS = 64,         /* polls of the mailbox between two looks around */
-  SENTINEL_NS = 10000000,   /* between two claims of the sentinel */
-  NAP_NS = 3000000,         /* first sleep, if no heavy barrier went before */
-  SENTINEL_IDLE_LOOKS = 5,  /* looks that found no work before it gives up */
+  LOOK_ROUNDS = 64,        /* polls of the mailbox between two looks around */
+  SENTINEL_NS = 10000000,  /* between two claims of the sentinel */
+  NAP_NS = 3000000,        /* first sleep, if no heavy barrier went before */
+  SENTINEL_IDLE_LOOKS = 5, /* looks that found no work before it gives up */
   START_RETRY_NS = 1000000000 /* after a thread was refused */
 };
 
@@ -101,7 +101,8 @@ static bool run_any(ac_worker *self) {
   return ac__groups_help(self);
 }
 
-/* ---- Waking others -------------------------------------------------------- */
+/* ---- Waking others --------------------------------------------------------
+ */
 
 /* Get a token for a helper that sleeps and whose mailbox we have claimed. */
 static bool fund(ac_worker *helper) {
@@ -124,9 +125,8 @@ bool ac__helper_start(ac_worker *helper) {
       atomic_load_explicit(&team->start_refused_ns, memory_order_relaxed);
   if (refused != 0 && ac__clock_ns() < refused + START_RETRY_NS)
     return false;
-  ac_status status =
-      ac__thread_start(&helper->thread, team->stack_bytes, "allcores",
-                       ac__helper_main, helper);
+  ac_status status = ac__thread_start(&helper->thread, team->stack_bytes,
+                                      "allcores", ac__helper_main, helper);
   if (status == AC_OK) {
     AC__COUNT(helper, threads_started);
     /* release: the team's end (ac_team_destroy) joins what it sees started */
@@ -186,9 +186,9 @@ static void nudge(ac_worker *self) {
       return;
     }
     ac__mail_unclaim(helper, before);
-    /* seq_cst: pairs with the fence at the end of sleep_parked(). A sentinel that
-     * has just found a core either sees the bit, and passes work on, or is seen
-     * here to be one no longer. */
+    /* seq_cst: pairs with the fence at the end of sleep_parked(). A sentinel
+     * that has just found a core either sees the bit, and passes work on, or is
+     * seen here to be one no longer. */
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&team->sentinel, memory_order_relaxed) != 0)
       return;
@@ -251,9 +251,8 @@ bool ac__job_push(ac_worker *worker, ac__job *job, bool is_quiet) {
 static bool is_in_reach(const ac_worker *helper, ac__reach reach) {
   /* relaxed: a hint; the claim decides */
   return reach == AC__REACH_ASLEEP ||
-         ac__mail_code(atomic_load_explicit(&helper->mail.state,
-                                            memory_order_relaxed)) ==
-             AC__MAIL_OPEN;
+         ac__mail_code(atomic_load_explicit(
+             &helper->mail.state, memory_order_relaxed)) == AC__MAIL_OPEN;
 }
 
 static void write_mail(ac_worker *sender, ac_worker *helper,
@@ -315,7 +314,8 @@ bool ac__team_uninvite(ac_worker *sender, const ac__invitation *invitation) {
   return true;
 }
 
-/* ---- The helper's day ------------------------------------------------------ */
+/* ---- The helper's day ------------------------------------------------------
+ */
 
 /* How long to look about, in ticks, from the gaps between regions. */
 static uint64_t spin_ticks(const ac_worker *self) {
@@ -381,7 +381,8 @@ typedef enum idle_result { IDLE_WORK, IDLE_MAIL, IDLE_OVER } idle_result;
 static void run_lane(ac_worker *self, uint32_t waited) {
   if (!ac__mail_close(self))
     return;
-  /* A clock costs as much as a short region: after few polls the gap is none. */
+  /* A clock costs as much as a short region: after few polls the gap is none.
+   */
   uint64_t begun = waited < LOOK_ROUNDS ? self->idle_since : ac__ticks();
   if (ac__lane_run(self)) {
     learn_gap(self, begun);
@@ -459,8 +460,8 @@ static bool settle(ac_worker *self) {
   return sees_work(self) && ac__park_cancel(self);
 }
 
-/* The sentinel's look. True if it is to be one no longer, mailbox BUSY: it has a
- * core, or there is no work any more. */
+/* The sentinel's look. True if it is to be one no longer, mailbox BUSY: it has
+ * a core, or there is no work any more. */
 static bool watch(ac_worker *self, int *idle_looks) {
   ac__token found = {0}; /* while it is parked, its own is its waker's */
   *idle_looks = sees_work(self) ? 0 : *idle_looks + 1;
@@ -475,9 +476,9 @@ static bool watch(ac_worker *self, int *idle_looks) {
   return true;
 }
 
-/* Sleep until mail, a nudge, or, for the sentinel, a core. On return the mailbox
- * is BUSY (IDLE_MAIL: mail has begun) or CLOSED. The mailbox was PARKED or claimed
- * since. */
+/* Sleep until mail, a nudge, or, for the sentinel, a core. On return the
+ * mailbox is BUSY (IDLE_MAIL: mail has begun) or CLOSED. The mailbox was PARKED
+ * or claimed since. */
 static idle_result sleep_parked(ac_worker *self, slumber how) {
   int idle_looks = 0;
   idle_result result = IDLE_WORK;
@@ -531,9 +532,9 @@ typedef enum reason {
   SENTINEL /* likewise, and this one is to look for a core */
 } reason;
 
-/* Close a mailbox that was PARKED, to run a piece. False if a message or a nudge
- * lies there: it waits. While it is claimed the token is its claimer's to see to,
- * so wait for what comes of that. */
+/* Close a mailbox that was PARKED, to run a piece. False if a message or a
+ * nudge lies there: it waits. While it is claimed the token is its claimer's to
+ * see to, so wait for what comes of that. */
 static bool close_parked(ac_worker *self) {
   for (;;) {
     if (ac__park_cancel(self) || ac__mail_close(self))
@@ -657,7 +658,8 @@ void *ac__helper_main(void *helper) {
       why = find_work(self);
     self->idle_since = ac__ticks();
     if (ac__is_orphan())
-      return NULL; /* the child of a fork made in a body has this thread alone */
+      return NULL; /* the child of a fork made in a body has this thread alone
+                    */
     if (why == NO_WORK && self->token.slot != 0) {
       ac__mail_open(self);
       result = look_about(self);

@@ -35,16 +35,32 @@ REWRITES = [
     ("team/await.c", "SPIN_ROUNDS = 32,", 1, "SPIN_ROUNDS = 1,"),
     ("allcores/spawn.h", "AC__DEQUE_SIZE = 1024 }", 1, "AC__DEQUE_SIZE = 2 }"),
     # Plain reads by the owner of what it stores atomically.
-    ("allcores/spawn.h", "int64_t bottom = w->bottom", 2,
-     "int64_t bottom = __atomic_load_n(&w->bottom, __ATOMIC_RELAXED)"),
-    ("team/worker.c", "if (head->bottom >= head->limit)", 1,
-     "if (__atomic_load_n(&head->bottom, __ATOMIC_RELAXED) >= head->limit)"),
-    ("team/strand.c", "thief->head.bottom", 1,
-     "__atomic_load_n(&thief->head.bottom, __ATOMIC_RELAXED)"),
+    (
+        "allcores/spawn.h",
+        "int64_t bottom = w->bottom",
+        2,
+        "int64_t bottom = __atomic_load_n(&w->bottom, __ATOMIC_RELAXED)",
+    ),
+    (
+        "team/worker.c",
+        "if (head->bottom >= head->limit)",
+        1,
+        "if (__atomic_load_n(&head->bottom, __ATOMIC_RELAXED) >= head->limit)",
+    ),
+    (
+        "team/strand.c",
+        "thief->head.bottom",
+        1,
+        "__atomic_load_n(&thief->head.bottom, __ATOMIC_RELAXED)",
+    ),
     # The worker's spin lasts; await.c's does not.
     ("team/worker.c", "SPIN_SHORT_NS = 20000,", 1, "SPIN_SHORT_NS = 2000000000,"),
-    ("team/worker.c", "for (uint32_t round = 1;; round++) {", 1,
-     "for (uint32_t round = 1;;) {"),
+    (
+        "team/worker.c",
+        "for (uint32_t round = 1;; round++) {",
+        1,
+        "for (uint32_t round = 1;;) {",
+    ),
     ("algo/loop.c", "PATIENCE = 32, ", 1, "PATIENCE = 1, "),
     # One file is compiled of all: names that strand.c has too.
     ("algo/loop.c", "static bool is_over(", 1, "static bool loop_is_over("),
@@ -52,20 +68,39 @@ REWRITES = [
     ("algo/loop.c", "static bool ask(", 1, "static bool loop_ask("),
     ("algo/loop.c", "static bool goes_on(", 1, "static bool loop_goes_on("),
     ("algo/loop.c", "if (!goes_on(", 1, "if (!loop_goes_on("),
-    ("algo/loop.c", ".is_over = is_over, .help = help, .ask = ask,", 1,
-     ".is_over = loop_is_over, .help = loop_help, .ask = loop_ask,"),
+    (
+        "algo/loop.c",
+        ".is_over = is_over, .help = help, .ask = ask,",
+        1,
+        ".is_over = loop_is_over, .help = loop_help, .ask = loop_ask,",
+    ),
     # A field of the mail, so that a message that is not there yet is seen.
-    ("team/worker.c", "mail->begin = piece->range.begin;", 1,
-     "__atomic_store_n(&mail->begin, piece->range.begin, __ATOMIC_RELAXED);"),
-    ("team/worker.c", ".range = {self->mail.begin, self->mail.end},", 1,
-     ".range = {__atomic_load_n(&self->mail.begin, __ATOMIC_RELAXED), "
-     "self->mail.end},"),
-    ("team/lane.c", "WRITE(lane->begin, piece->range.begin);", 1,
-     "__atomic_store_n(&lane->begin, piece->range.begin, __ATOMIC_RELAXED);"),
-    ("team/lane.c", ".range = {lane->begin, lane->end},", 1,
-     ".range = {__atomic_load_n(&lane->begin, __ATOMIC_RELAXED), lane->end},"),
+    (
+        "team/worker.c",
+        "mail->begin = piece->range.begin;",
+        1,
+        "__atomic_store_n(&mail->begin, piece->range.begin, __ATOMIC_RELAXED);",
+    ),
+    (
+        "team/worker.c",
+        ".range = {self->mail.begin, self->mail.end},",
+        1,
+        ".range = {__atomic_load_n(&self->mail.begin, __ATOMIC_RELAXED), "
+        "self->mail.end},",
+    ),
+    (
+        "team/lane.c",
+        "WRITE(lane->begin, piece->range.begin);",
+        1,
+        "__atomic_store_n(&lane->begin, piece->range.begin, __ATOMIC_RELAXED);",
+    ),
+    (
+        "team/lane.c",
+        ".range = {lane->begin, lane->end},",
+        1,
+        ".range = {__atomic_load_n(&lane->begin, __ATOMIC_RELAXED), lane->end},",
+    ),
 ]
-
 
 
 def sources() -> dict[str, str]:
@@ -152,8 +187,11 @@ def check_mutants(model: Model, is_chosen) -> list[bool]:
             status, said = model.run("mutant", mutant.scenario, mutant.memory)
             trouble = "" if status == 1 else f"not noticed: {said}"
         verdicts.append(not trouble)
-        print("FAIL" if trouble else "ok  ", f"mutant: {mutant.name} {trouble}",
-              flush=True)
+        print(
+            "FAIL" if trouble else "ok  ",
+            f"mutant: {mutant.name} {trouble}",
+            flush=True,
+        )
     return verdicts
 
 
