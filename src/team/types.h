@@ -11,7 +11,7 @@
  *   mailbox   one cache line through which an idle helper is handed work.
  *   park      to sleep as an idle helper; to block is to sleep in a join.
  *   nudge     to wake a parked helper so that it looks for work to steal.
- *   sentinel  the one parked helper that looks every 10 ms whether a core came
+ *   sentinel  the one parked helper that looks every 5 ms whether a core came
  *             free, while there is work and the ledger has refused one.
  *
  * Invariants

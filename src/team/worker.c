@@ -23,9 +23,9 @@ enum {
   SPIN_SHORT_NS = 20000,
   SPIN_LONG_NS = 200000,
   LOOK_ROUNDS = 64,        /* polls of the mailbox between two looks around */
-  SENTINEL_NS = 10000000,  /* between two claims of the sentinel */
+  SENTINEL_NS = 5000000,   /* between two claims of the sentinel */
   NAP_NS = 3000000,        /* first sleep, if no heavy barrier went before */
-  SENTINEL_IDLE_LOOKS = 5, /* looks that found no work before it gives up */
+  SENTINEL_IDLE_LOOKS = 1, /* looks that found no work before it gives up */
   START_RETRY_NS = 1000000000 /* after a thread was refused */
 };
 
