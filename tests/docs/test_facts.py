@@ -92,7 +92,7 @@ def constant(path: str, name: str) -> float:
         ("src/team/await.c", "SPIN_NS", 40_000, "about 40 µs"),
         ("src/team/worker.c", "SPIN_SHORT_NS", 20_000, "for 20 µs"),
         ("src/team/worker.c", "SPIN_LONG_NS", 200_000, "for 200 µs"),
-        ("src/team/worker.c", "SENTINEL_NS", 1e7, "wakes every 10 ms"),
+        ("src/team/worker.c", "SENTINEL_NS", 5e6, "wakes every 5 ms"),
         ("src/budget/ledger.h", "AC__LOOK_NS", 1e7, "most every 10 ms"),
         ("src/budget/ledger.h", "AC__ASLEEP_NS", 5e7, "after 50 ms"),
     ],
