@@ -523,7 +523,8 @@ MUTANTS = [
     Mutant(
         "a piece in a lane is decided on by load and store",
         LANE,
-        """  return atomic_compare_exchange_strong_explicit(&lane->claim, &before, number,
+        "  return atomic_compare_exchange_strong_explicit(&lane->claim, &before, "
+        """number,
                                                  memory_order_acq_rel,
                                                  memory_order_relaxed);""",
         """  if (atomic_load_explicit(&lane->claim, memory_order_acquire) != before)
