@@ -822,10 +822,10 @@ static void count_serial(ac_worker *worker, ac__mode mode, bool is_brief) {
 
 static ac_status run_entered(const ac__visit *visit, const ac__work *work) {
   ac_worker *worker = visit->worker;
-  ac_status status = ac__frame_status(worker->frame);
+  ac_status status = ac__status_around(worker);
   ac__outcome outcome = {0};
   if (status != AC_OK)
-    return status == AC_E_TIMEOUT ? status : AC_E_CANCELLED;
+    return status;
   ac__plan plan =
       ac__cost_plan(work->key, work->iterations, ac__team_width(worker->team));
   int32_t width = useful_width(ac__team_width(worker->team), work, &plan);

@@ -324,15 +324,6 @@ __attribute__((noinline)) static ac_status run_long(ac_worker *worker,
   return run_own(worker, gang);
 }
 
-static ac_status fail_entry(const ac__visit *visit) {
-  if (visit->before != NULL && ac__is_orphan())
-    return ac__fail(AC_E_FORKED, "ac_team_each",
-                    "Leave the region first, or start a program by exec.",
-                    "the process was forked inside a region");
-  return ac__fail(AC_E_NOMEM, "ac_team_each", "",
-                  "memory for the thread's place in the team was refused");
-}
-
 ac_status ac_team_each(ac_team *team, int width, ac_body_fn body, void *ctx) {
   ac__visit visit;
   if (body == NULL || width < 0 || width > AC__WIDTH_MAX)
@@ -342,13 +333,14 @@ ac_status ac_team_each(ac_team *team, int width, ac_body_fn body, void *ctx) {
         "width is %d%s", width, body == NULL ? ", body NULL" : "");
   if (!ac__enter(team, &visit)) {
     ac__leave(&visit);
-    return width == 1 ? body((ac_range){0, 1}, ctx) : fail_entry(&visit);
+    return width == 1 ? body((ac_range){0, 1}, ctx)
+                      : ac__enter_failed(&visit, "ac_team_each");
   }
   ac_worker *worker = visit.worker;
-  ac_status around = ac__frame_status(worker->frame);
+  ac_status around = ac__status_around(worker);
   if (around != AC_OK) {
     ac__leave(&visit);
-    return around == AC_E_TIMEOUT ? around : AC_E_CANCELLED;
+    return around;
   }
   if (width == 0)
     width = ac__team_width(worker->team);

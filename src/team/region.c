@@ -73,6 +73,11 @@ ac_status ac__frame_status(const ac__frame *frame) {
   return AC_OK;
 }
 
+ac_status ac__status_around(const ac_worker *worker) {
+  ac_status status = ac__frame_status(worker->frame);
+  return status == AC_OK || status == AC_E_TIMEOUT ? status : AC_E_CANCELLED;
+}
+
 bool ac_cancelled(void) {
   const ac_worker *worker = ac__self_tls.worker;
   return worker != NULL && ac__frame_status(worker->frame) != AC_OK;

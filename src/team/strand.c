@@ -111,18 +111,13 @@ ac_status ac_run(ac_team *team, ac_strand_fn fn, void *arg) {
     return ac__fail(AC_E_INVAL, "ac_run", "Give a function.", "fn is NULL");
   if (!ac__enter(team, &visit)) {
     ac__leave(&visit);
-    if (visit.before != NULL && ac__is_orphan())
-      return ac__fail(AC_E_FORKED, "ac_run",
-                      "Leave the region first, or start a program by exec.",
-                      "the process was forked inside a region");
-    return ac__fail(AC_E_NOMEM, "ac_run", "",
-                    "memory for the thread's place in the team was refused");
+    return ac__enter_failed(&visit, "ac_run");
   }
   ac_worker *worker = visit.worker;
-  ac_status around = ac__frame_status(worker->frame);
+  ac_status around = ac__status_around(worker);
   if (around != AC_OK) {
     ac__leave(&visit);
-    return around == AC_E_TIMEOUT ? around : AC_E_CANCELLED;
+    return around;
   }
   AC__COUNT(worker, regions);
   ac__region_init(&region, worker, AC__PLACES_MAX);

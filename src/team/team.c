@@ -445,6 +445,15 @@ bool ac__enter(ac_team *team, ac__visit *ret_visit) {
   return enter_from_outside(self, team, ret_visit);
 }
 
+ac_status ac__enter_failed(const ac__visit *visit, const char *operation) {
+  if (visit->before != NULL && ac__is_orphan())
+    return ac__fail(AC_E_FORKED, operation,
+                    "Leave the region first, or start a program by exec.",
+                    "the process was forked inside a region");
+  return ac__fail(AC_E_NOMEM, operation, "",
+                  "memory for the thread's place in the team was refused");
+}
+
 void ac__leave(const ac__visit *visit) {
   ac__self_tls.worker = visit->before;
   if (visit->is_top && visit->before != NULL)

@@ -58,6 +58,9 @@ typedef struct ac__visit {
 bool ac__enter(ac_team *team, ac__visit *ret_visit);
 void ac__leave(const ac__visit *visit);
 
+/* For calls that cannot run serially: say why ac__enter() returned false. */
+ac_status ac__enter_failed(const ac__visit *visit, const char *operation);
+
 /* The process's team, made at first use; NULL if memory is refused. */
 ac_team *ac__team_own(void);
 
@@ -103,6 +106,10 @@ static inline void ac__frame_pop(ac_worker *worker, const ac__frame *frame) {
   worker->frame = frame->prev;
   worker->head.scope = frame->prev;
 }
+
+/* Status with which a call of this worker is refused, since a region around it
+ * was cancelled: AC_E_TIMEOUT or AC_E_CANCELLED; AC_OK = it may begin. */
+ac_status ac__status_around(const ac_worker *worker);
 
 /* What a worker does next, asked between chunks. */
 typedef enum ac__verdict {
