@@ -108,6 +108,10 @@ bool ac__enter(ac_team *of, ac__visit *ret_visit) {
   return of == NULL;
 }
 void ac__leave(const ac__visit *visit) { (void)visit; }
+ac_status ac__enter_failed(const ac__visit *visit, const char *operation) {
+  (void)visit, (void)operation;
+  return AC_E_NOMEM; /* the model's ac__enter() never fails */
+}
 const ac_error *ac_last_error(void) {
   static const ac_error none;
   return &none;
