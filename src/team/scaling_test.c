@@ -94,8 +94,10 @@ static void check_laws(const ac_counters *c, int width, uint64_t group_waits) {
 /* ---- Bodies
  * ------------------------------------------------------------------------ */
 
+/* Writes nothing that another thread might: a slow build shares it. */
 static ac_status tiny_body(ac_range range, void *ctx) {
-  *(volatile int64_t *)ctx = range.end;
+  volatile int64_t end = range.end;
+  (void)end, (void)ctx;
   return AC_OK;
 }
 
@@ -199,13 +201,12 @@ TEST("a loop too small to share writes nothing shared, however wide the team") {
   static const ac_site site = AC_SITE("tiny");
   for (int i = 0; i < TEAMS; i++) {
     ac_team *team = team_new(widths[i]);
-    int64_t value;
     for (int k = 0; k < 300; k++)
-      CHECK_INT(ac_for(team, (ac_range){0, 10}, 0, &site, tiny_body, &value),
+      CHECK_INT(ac_for(team, (ac_range){0, 10}, 0, &site, tiny_body, NULL),
                 AC_OK);
     ac_counters before = settled(team);
     for (int k = 0; k < CALLS; k++)
-      CHECK_INT(ac_for(team, (ac_range){0, 10}, 0, &site, tiny_body, &value),
+      CHECK_INT(ac_for(team, (ac_range){0, 10}, 0, &site, tiny_body, NULL),
                 AC_OK);
     ac_counters counters = minus(counters_of(team), before);
     CHECK_INT(counters.regions, CALLS);
