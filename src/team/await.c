@@ -83,10 +83,8 @@ static ac_status await_long(ac_worker *worker, const ac__wait *wait,
 
 ac_status ac__await(ac_worker *worker, const ac__wait *wait) {
   ac_team *team = worker->team;
-  /* relaxed: written with the width */
-  bool is_crowded =
-      atomic_load_explicit(&team->is_crowded, memory_order_relaxed);
-  uint64_t spin_ticks = is_crowded ? 0 : (uint64_t)(SPIN_NS / ac__tick_ns());
+  uint64_t spin_ticks =
+      ac__team_is_crowded(team) ? 0 : (uint64_t)(SPIN_NS / ac__tick_ns());
   if (spin(wait, spin_ticks / 16))
     return AC_OK;
   /* relaxed: a hint; see look_about() in worker.c */

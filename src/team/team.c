@@ -138,8 +138,20 @@ ac_worker *ac__team_helper(ac_team *team, int32_t number) {
   return atomic_load_explicit(&team->helpers[number], memory_order_acquire);
 }
 
+/* A team's extent is one word, so that a refresh that was overtaken cannot
+ * leave its width beside the other's epoch: the width in the low 16 bits,
+ * whether it is more than there are cores (AC__CROWDED), and in the high half
+ * the epoch of the budget that it was taken from. */
+enum { EPOCH_SHIFT = 32 };
+
+static int32_t width_of(uint64_t extent) { return (int32_t)(extent & 0xffff); }
+static uint32_t epoch_of(uint64_t extent) {
+  return (uint32_t)(extent >> EPOCH_SHIFT);
+}
+
 /* Take the width from the budget, or as asked, and have so many helpers. */
-static void refresh_width(ac_team *team) {
+static int32_t refresh_width(ac_team *team) {
+  /* The epoch first: a width newer than its epoch is refreshed again. */
   uint32_t epoch = ac__budget_epoch();
   int32_t width = team->asked_width != 0 ? team->asked_width : ac_budget();
   if (width > 1 && ac__team_helper(team, width - 1) == NULL) {
@@ -148,23 +160,28 @@ static void refresh_width(ac_team *team) {
         atomic_load_explicit(&team->helper_count, memory_order_relaxed);
     width = count < 1 ? 1 : count;
   }
-  /* relaxed: any thread may see the old width for a while */
-  int32_t before = atomic_load_explicit(&team->width, memory_order_relaxed);
-  atomic_store_explicit(&team->is_crowded, width > ac__ledger_slots(),
-                        memory_order_relaxed);
-  atomic_store_explicit(&team->width, width, memory_order_relaxed);
-  atomic_store_explicit(&team->budget_epoch, epoch, memory_order_relaxed);
-  if (width > before && before > 0)
+  uint64_t extent = (uint64_t)epoch << EPOCH_SHIFT | (uint32_t)width |
+                    (width > ac__ledger_slots() ? AC__CROWDED : 0);
+  /* relaxed: any thread may see the old extent for a while */
+  uint64_t before = atomic_load_explicit(&team->extent, memory_order_relaxed);
+  do {
+    /* The epoch may wrap round. */
+    if (width_of(before) != 0 && (int32_t)(epoch - epoch_of(before)) <= 0)
+      return width_of(before); /* another refresh was faster */
+  } while (!atomic_compare_exchange_weak_explicit(&team->extent, &before,
+                                                  extent, memory_order_relaxed,
+                                                  memory_order_relaxed));
+  if (width > width_of(before) && before != 0)
     /* release: helpers parked beyond may be nudged now */
     atomic_store_explicit(&team->hungry, 1, memory_order_release);
+  return width;
 }
 
 int32_t ac__team_width(ac_team *team) {
   /* relaxed: as above */
-  if (atomic_load_explicit(&team->budget_epoch, memory_order_relaxed) !=
-      ac__budget_epoch())
-    refresh_width(team);
-  return atomic_load_explicit(&team->width, memory_order_relaxed);
+  uint64_t extent = atomic_load_explicit(&team->extent, memory_order_relaxed);
+  return epoch_of(extent) == ac__budget_epoch() ? width_of(extent)
+                                                : refresh_width(team);
 }
 
 static ac_team *make(const ac_team_options *options) {
@@ -180,7 +197,7 @@ static ac_team *make(const ac_team_options *options) {
   team->stack_bytes = options->stack_bytes;
   team->generation = ac__generation();
   atomic_store_explicit(&team->helper_count, 1, memory_order_relaxed);
-  refresh_width(team);
+  (void)refresh_width(team);
   return team;
 }
 

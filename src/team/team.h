@@ -64,8 +64,17 @@ ac_status ac__enter_failed(const ac__visit *visit, const char *operation);
 /* The process's team, made at first use; NULL if memory is refused. */
 ac_team *ac__team_own(void);
 
-/* Threads in a region now; follows the budget. */
+/* Threads in a region now, caller included; follows the budget. */
 int32_t ac__team_width(ac_team *team);
+
+#define AC__CROWDED (UINT64_C(1) << 16) /* of a team's extent */
+
+/* More threads than cores: nobody spins. */
+static inline bool ac__team_is_crowded(const ac_team *team) {
+  /* relaxed: any thread may see the old extent for a while */
+  return (atomic_load_explicit(&team->extent, memory_order_relaxed) &
+          AC__CROWDED) != 0;
+}
 
 /* ---- Regions ------------------------------------------------------------ */
 

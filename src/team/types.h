@@ -186,10 +186,8 @@ struct ac_team {
 
   alignas(AC__LINE) pthread_mutex_t lock; /* places, threads, groups */
   uint32_t generation;     /* of fork; another means: our threads are gone */
-  _Atomic int32_t width;   /* threads in a region, caller included */
   int32_t asked_width;     /* by number; 0 = follows the budget */
-  _Atomic bool is_crowded; /* more threads than cores: nobody spins */
-  _Atomic uint32_t budget_epoch; /* when width was last taken from the budget */
+  _Atomic uint64_t extent; /* width, and as of when: see team.c */
   _Atomic uint64_t start_refused_ns; /* when a thread was last refused; 0 */
   size_t stack_bytes;
   ac_counters retired; /* counters of the last generation */

@@ -181,4 +181,34 @@ TEST("helpers beyond the budget leave a running loop, and come back") {
   CHECK_INT(pthread_join(thread, NULL), 0);
 }
 
+/* Asks for the width until told to stop. */
+static void *ask_width(void *arg) {
+  (void)arg;
+  while (!atomic_load(&is_over)) {
+    int width = ac_team_width(NULL);
+    CHECK(width >= 1 && width <= WIDEST);
+  }
+  return NULL;
+}
+
+TEST("the width is the budget's, however many threads ask meanwhile") {
+  enum { ASKERS = 2, CHANGES = 20000 };
+  pthread_t askers[ASKERS];
+  atomic_store(&is_over, false);
+  CHECK_INT(ac_budget_set(WIDEST), AC_OK);
+  for (int i = 0; i < ASKERS; i++)
+    CHECK_INT(pthread_create(&askers[i], NULL, ask_width, NULL), 0);
+  int wrong = 0;
+  for (int i = 0; i < CHANGES; i++) {
+    CHECK_INT(ac_budget_set(1 + i % WIDEST), AC_OK);
+    wrong += ac_team_width(NULL) != 1 + i % WIDEST;
+    wrong += ac_team_width(NULL) != 1 + i % WIDEST;
+  }
+  CHECK_INT(wrong, 0);
+  atomic_store(&is_over, true);
+  for (int i = 0; i < ASKERS; i++)
+    CHECK_INT(pthread_join(askers[i], NULL), 0);
+  CHECK_INT(ac_budget_set(0), AC_OK);
+}
+
 CHECK_MAIN

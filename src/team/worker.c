@@ -319,8 +319,7 @@ bool ac__team_uninvite(ac_worker *sender, const ac__invitation *invitation) {
 
 /* How long to look about, in ticks, from the gaps between regions. */
 static uint64_t spin_ticks(const ac_worker *self) {
-  /* relaxed: written with the width */
-  if (atomic_load_explicit(&self->team->is_crowded, memory_order_relaxed))
+  if (ac__team_is_crowded(self->team))
     return 0;
   double gap_ns = (double)self->gap_ticks * ac__tick_ns();
   double spin_ns = gap_ns < SPIN_SHORT_NS  ? SPIN_SHORT_NS
