@@ -30,9 +30,7 @@ typedef struct gang {
 } gang;
 
 enum { WAIT = 0, GO = 1, NO_GO = 2 };
-enum {
-  WAIT_POLLS = 4000
-}; /* of a helper that is busy, before a spare is made */
+enum { WAIT_NS = 100000 }; /* for a busy helper, before a spare is made */
 
 /* ---- The short way ---------------------------------------------------------
  */
@@ -41,9 +39,10 @@ enum {
 static ac_status run_when_all_go(ac_range range, void *ctx) {
   gang *gang = ctx;
   uint32_t go;
+  uint32_t polls = 0;
   /* acquire: pairs with the release in post_lanes() */
   while ((go = atomic_load_explicit(&gang->go, memory_order_acquire)) == WAIT)
-    ac__cpu_relax();
+    ac__pause(ac__self_tls.worker->team, &polls);
   return go == GO ? gang->body(range, gang->ctx) : AC_OK;
 }
 
@@ -74,8 +73,9 @@ static bool post_lanes(ac_worker *worker, gang *gang) {
       continue;
     /* release: pairs with the acquire above */
     atomic_store_explicit(&gang->go, NO_GO, memory_order_release);
+    uint32_t polls = 0;
     while (!lanes_are_done(worker, number - 1))
-      ac__cpu_relax();
+      ac__pause(worker->team, &polls);
     return false;
   }
   atomic_store_explicit(&gang->go, GO, memory_order_release);
@@ -153,8 +153,21 @@ static bool claim_free(ac_worker *helper, uint32_t *ret_before) {
   return true;
 }
 
-/* Reserve a helper that is idle or not yet started; start it if need be. One
- * that is about to be idle is waited for a moment. */
+/* The same of one that may be about to be idle: it is waited for a moment. */
+static bool claim_soon(ac_worker *helper, uint32_t *ret_before) {
+  if (claim_free(helper, ret_before))
+    return true;
+  uint64_t begun = ac__ticks();
+  uint32_t polls = 0;
+  do {
+    ac__pause(helper->team, &polls);
+    if (claim_free(helper, ret_before))
+      return true;
+  } while ((double)(ac__ticks() - begun) * ac__tick_ns() < WAIT_NS);
+  return false;
+}
+
+/* Reserve a helper that is idle or not yet started. */
 static ac_status reserve(const ac_worker *worker, member *member,
                          int32_t *number) {
   ac_team *team = worker->team;
@@ -165,28 +178,14 @@ static ac_status reserve(const ac_worker *worker, member *member,
                       "memory for thread %d was refused", *number);
     if (helper == worker)
       continue;
-    bool is_claimed = claim_free(helper, &member->before);
-    for (int i = 0; i < WAIT_POLLS && !is_claimed; i++) {
-      ac__cpu_relax();
-      is_claimed = claim_free(helper, &member->before);
-    }
-    if (!is_claimed)
+    if (!claim_soon(helper, &member->before))
       continue;
     member->helper = helper;
     atomic_init(&member->base, INT64_MAX);
     ++*number;
-    if (member->before == AC__MAIL_ABSENT) {
-      if (!ac__helper_start(helper)) {
-        ac__mail_unclaim(helper, AC__MAIL_ABSENT);
-        return ac__fail(AC_E_OS, "ac_team_each",
-                        "Raise the limit on threads, or ask for fewer.",
-                        "the system refused thread %d", *number - 1);
-      }
-      member->before = AC__MAIL_OPEN; /* it polls, waiting for the message */
-    } else if (member->before == AC__MAIL_PARKED && helper->token.slot == 0) {
+    if (member->before == AC__MAIL_PARKED && helper->token.slot == 0)
       /* Asleep: its token is ours to see to. One that is awake sees to it. */
       ac__token_enter(&helper->token, helper->word);
-    }
     return AC_OK;
   }
   return ac__fail(AC_E_NOMEM, "ac_team_each", "Ask for fewer threads.",
@@ -199,17 +198,34 @@ static void release(const member *member) {
   ac__mail_unclaim(member->helper, member->before);
 }
 
-static ac_status reserve_all(ac_worker *worker, gang *gang) {
-  int32_t number = 1;
-  for (int32_t i = 1; i < gang->region.width; i++) {
-    ac_status status = reserve(worker, &gang->members[i], &number);
-    if (status == AC_OK)
-      continue;
-    while (--i > 0) /* parked ones slept on; the others go back to polling */
-      release(&gang->members[i]);
-    return status;
-  }
+/* Start the thread of a reserved helper that has none. It then polls, waiting
+ * for its message: so not before all are reserved. */
+static ac_status start(member *member) {
+  if (member->before != AC__MAIL_ABSENT)
+    return AC_OK;
+  if (!ac__helper_start(member->helper))
+    return ac__fail(AC_E_OS, "ac_team_each",
+                    "Raise the limit on threads, or ask for fewer.",
+                    "the system refused thread %d", member->helper->number);
+  member->before = AC__MAIL_OPEN;
   return AC_OK;
+}
+
+static ac_status reserve_all(ac_worker *worker, gang *gang) {
+  int32_t width = gang->region.width;
+  int32_t number = 1;
+  int32_t reserved = 1;
+  ac_status status = AC_OK;
+  while (reserved < width && status == AC_OK) {
+    status = reserve(worker, &gang->members[reserved], &number);
+    reserved += status == AC_OK;
+  }
+  for (int32_t i = 1; i < width && status == AC_OK; i++)
+    status = start(&gang->members[i]);
+  if (status != AC_OK)
+    while (--reserved > 0) /* parked ones slept on; others go back to polling */
+      release(&gang->members[reserved]);
+  return status;
 }
 
 static void publish_all(ac_worker *worker, gang *gang) {

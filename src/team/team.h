@@ -192,6 +192,20 @@ void ac__piece_run(ac_worker *worker, const ac__piece *piece, ac_worker *owner);
 
 /* ---- Waiting ------------------------------------------------------------ */
 
+enum { AC__PAUSES = 100 }; /* polls before a wait yields its processor */
+
+/* Between two polls for the end of what another thread is in the midst of. It
+ * may have no processor: after a while, and at once if there are more threads
+ * than cores, it gets this one. `*polls` begins at zero. */
+static inline void ac__pause(const ac_team *team, uint32_t *polls) {
+  if (*polls >= AC__PAUSES || ac__team_is_crowded(team)) {
+    ac__thread_yield();
+    return;
+  }
+  ++*polls;
+  ac__cpu_relax();
+}
+
 /* What a join waits for. */
 typedef struct ac__wait {
   /* True once it is over. Acquires. */
@@ -234,7 +248,8 @@ bool ac__groups_help(ac_worker *worker);
  * refused. Takes the lock. */
 ac_worker *ac__team_helper(ac_team *team, int32_t number);
 
-/* Start a helper's thread, its mailbox being CLAIMED. False if refused. */
+/* Start a helper's thread, its mailbox being CLAIMED, whether or not one was
+ * refused just now. False if this one is refused. */
 bool ac__helper_start(ac_worker *helper);
 
 /* A helper's thread. */

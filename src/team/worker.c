@@ -118,13 +118,16 @@ static bool fund(ac_worker *helper) {
   return ac__token_claim(&helper->token, helper->word);
 }
 
-bool ac__helper_start(ac_worker *helper) {
-  ac_team *team = helper->team;
+/* Was a thread refused just now? Who can do without does not ask again yet. */
+static bool is_start_refused(const ac_team *team) {
   /* relaxed: a reason to wait a little, no more */
   uint64_t refused =
       atomic_load_explicit(&team->start_refused_ns, memory_order_relaxed);
-  if (refused != 0 && ac__clock_ns() < refused + START_RETRY_NS)
-    return false;
+  return refused != 0 && ac__clock_ns() < refused + START_RETRY_NS;
+}
+
+bool ac__helper_start(ac_worker *helper) {
+  ac_team *team = helper->team;
   ac_status status = ac__thread_start(&helper->thread, team->stack_bytes,
                                       "allcores", ac__helper_main, helper);
   if (status == AC_OK) {
@@ -152,7 +155,7 @@ static bool deliver(ac_worker *sender, ac_worker *helper, uint32_t before,
     ac__mail_wake(helper);
     return true;
   }
-  if (ac__helper_start(helper))
+  if (!is_start_refused(helper->team) && ac__helper_start(helper))
     return true;
   /* Nobody else changes a FULL or NUDGED mailbox whose helper has no thread. */
   ac__mail_unclaim(helper, AC__MAIL_ABSENT);
@@ -398,6 +401,7 @@ static bool has_lane_mail(const ac_worker *self) {
  * or, with IDLE_OVER, still OPEN. */
 static idle_result look(ac_worker *self) {
   uint32_t rounds = spin_ticks(self) == 0 ? 1 : LOOK_ROUNDS;
+  uint32_t polls = 0;
   for (uint32_t round = 1;; round++) {
     /* acquire: pairs with the release in ac__mail_publish() */
     uint32_t state =
@@ -412,9 +416,14 @@ static idle_result look(ac_worker *self) {
       return IDLE_MAIL;
     if (code == AC__MAIL_CLOSED)
       return IDLE_OVER;
-    ac__cpu_relax();
-    if (round % rounds != 0 || code != AC__MAIL_OPEN)
+    if (code != AC__MAIL_OPEN) { /* a message is being written */
+      ac__pause(self->team, &polls);
       continue;
+    }
+    ac__cpu_relax();
+    if (round % rounds != 0)
+      continue;
+    polls = 0;
     if (sees_work(self)) {
       if (ac__mail_close(self))
         return IDLE_WORK;
@@ -480,6 +489,7 @@ static bool watch(ac_worker *self, int *idle_looks) {
  * or claimed since. */
 static idle_result sleep_parked(ac_worker *self, slumber how) {
   int idle_looks = 0;
+  uint32_t polls = 0;
   idle_result result = IDLE_WORK;
   for (;;) {
     /* acquire: pairs with the release in ac__mail_publish() */
@@ -511,7 +521,7 @@ static idle_result sleep_parked(ac_worker *self, slumber how) {
       result = IDLE_OVER;
       break;
     } else {
-      ac__cpu_relax(); /* a message is being written */
+      ac__pause(self->team, &polls); /* a message is being written */
     }
   }
   if (how == WATCH) {
@@ -535,7 +545,7 @@ typedef enum reason {
  * nudge lies there: it waits. While it is claimed the token is its claimer's to
  * see to, so wait for what comes of that. */
 static bool close_parked(ac_worker *self) {
-  for (;;) {
+  for (uint32_t polls = 0;;) {
     if (ac__park_cancel(self) || ac__mail_close(self))
       return true;
     /* acquire: pairs with the release in ac__mail_publish() */
@@ -544,7 +554,7 @@ static bool close_parked(ac_worker *self) {
     if (code == AC__MAIL_FULL || code == AC__MAIL_NUDGED ||
         code == AC__MAIL_CLOSED)
       return false;
-    ac__cpu_relax();
+    ac__pause(self->team, &polls);
   }
 }
 

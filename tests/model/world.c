@@ -75,6 +75,7 @@ double ac__tick_ns(void) { return 1e9; }
 uint64_t ac__clock_ns(void) { return 0; }
 int ac__cpu_current(void) { return -1; }
 void ac__cpu_leave(int cpu) { (void)cpu; }
+void ac__thread_yield(void) {}
 
 /* ---- Tokens
  * ---------------------------------------------------------------------- */

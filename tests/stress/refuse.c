@@ -201,6 +201,26 @@ TEST("each allocation and each thread refused in turn") {
   CHECK_INT(clean, CLEAN_RUNS);
 }
 
+TEST("a gang starts its threads though one was refused just now") {
+  enum { GANG = 6 };
+  int refused = 0;
+  for (int number = 1; number < 4 * GANG; number++) {
+    _Atomic int64_t count = 0;
+    ac_team *team;
+    CHECK_INT(ac_team_create(&(ac_team_options){.width = 1}, &team), AC_OK);
+    atomic_store(&until_refusal, number);
+    ac_status status = ac_team_each(team, GANG, count_body, (void *)&count);
+    atomic_store(&until_refusal, 0);
+    CHECK_INT(atomic_load(&count), is_good(status) ? GANG : 0);
+    refused += status == AC_E_OS;
+    atomic_store(&count, 0);
+    CHECK_INT(ac_team_each(team, GANG, count_body, (void *)&count), AC_OK);
+    CHECK_INT(atomic_load(&count), GANG);
+    ac_team_destroy(team);
+  }
+  CHECK_INT(refused, GANG - 1);
+}
+
 /* The process's team is made once: here each of its requests is refused at its
  * first use, one after the other. */
 TEST("the process's team is had in the end") {
