@@ -35,17 +35,31 @@ enum { MODE_UNKNOWN, MODE_ASYMMETRIC, MODE_SYMMETRIC };
 
 static _Atomic uint32_t barrier_mode; /* MODE_… */
 
-void ac__futex_wait(const _Atomic uint32_t *word, uint32_t expected,
-                    int64_t timeout_ns) {
+static void wait_on(const _Atomic uint32_t *word, int operation,
+                    uint32_t expected, int64_t timeout_ns) {
   struct timespec limit = {.tv_sec = timeout_ns / NS_PER_S,
                            .tv_nsec = timeout_ns % NS_PER_S};
   /* Whether it slept, was woken, interrupted or timed out: callers look. */
-  (void)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected,
+  (void)syscall(SYS_futex, word, operation, expected,
                 timeout_ns < 0 ? NULL : &limit, NULL, 0);
+}
+
+void ac__futex_wait(const _Atomic uint32_t *word, uint32_t expected,
+                    int64_t timeout_ns) {
+  wait_on(word, FUTEX_WAIT_PRIVATE, expected, timeout_ns);
 }
 
 void ac__futex_wake(const _Atomic uint32_t *word, int count) {
   (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+void ac__futex_wait_shared(const _Atomic uint32_t *word, uint32_t expected,
+                           int64_t timeout_ns) {
+  wait_on(word, FUTEX_WAIT, expected, timeout_ns);
+}
+
+void ac__futex_wake_shared(const _Atomic uint32_t *word, int count) {
+  (void)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }
 
 static bool membarrier(int command) {

@@ -70,6 +70,11 @@ void ac__futex_wait(const _Atomic uint32_t *word, uint32_t expected,
                     int64_t timeout_ns);
 void ac__futex_wake(const _Atomic uint32_t *word, int count);
 
+/** The same for a word in memory that several processes share. */
+void ac__futex_wait_shared(const _Atomic uint32_t *word, uint32_t expected,
+                           int64_t timeout_ns);
+void ac__futex_wake_shared(const _Atomic uint32_t *word, int count);
+
 /** True if ac__barrier_heavy() reaches every thread of the process, so that the
  * other side of a store→load race may do without a fence. Decided once. */
 bool ac__barrier_is_asymmetric(void);
@@ -107,6 +112,74 @@ typedef struct ac__thread_stat {
 bool ac__thread_stat_read(int32_t tid, ac__thread_stat *ret_stat);
 
 int32_t ac__process_id(void);
+
+/* ---- Starting and ending processes (process_linux.c) -------------------- */
+
+/** Start a program without forking the caller's memory (posix_spawn). In it
+ * `socket_fd` is descriptor AC__SPAWN_FD; the standard streams are the
+ * caller's. @param argv  Ends with NULL; argv[0] is the program's path. */
+ac_status ac__process_spawn(const char *const *argv, int socket_fd,
+                            int32_t *ret_pid);
+enum { AC__SPAWN_FD = 3 };
+
+/** Fork, keeping a descriptor of the child's process. For callers with one
+ * thread. @return as fork(). */
+int32_t ac__process_fork(void);
+
+/** A descriptor of a process, closed on exec; -1 = refused or not there. */
+int ac__pidfd_open(int32_t pid);
+
+/** Send a signal. @return false if the process has ended. */
+bool ac__pidfd_kill(int pidfd, int signal_number);
+
+/** Wait for a child that ended. @return its number; 0 = none has ended; -1 =
+ * there are no children. `ret_status` is minus a signal's number, or the exit
+ * status. */
+int32_t ac__process_reap(bool may_block, int32_t pid, int32_t *ret_status);
+
+/** Have the kernel kill the calling process when its parent ends; false if the
+ * parent is not `parent` any more. The parent must have one thread. */
+bool ac__process_tie(int32_t parent);
+
+/** A descriptor that becomes readable when a child ends; the signal is blocked
+ * in the calling thread and must be let through again in children
+ * (ac__signals_reset). -1 = refused. */
+int ac__children_fd(void);
+void ac__children_fd_clear(int fd);
+
+/** In a new worker: default actions, nothing blocked, SIGINT ignored. */
+void ac__signals_reset(void);
+
+/** End the calling process at once, without handlers. */
+_Noreturn void ac__process_exit(int status);
+
+/* ---- Messages between processes (socket_linux.c) ------------------------ */
+
+enum { AC__FDS_MAX = 4 }; /* descriptors in one message */
+
+/** A pair of connected sockets that keep messages apart; closed on exec. */
+ac_status ac__socket_pair(int ret_fds[2]);
+
+/** Send one message. @return false if the peer is gone (or memory is short). */
+bool ac__socket_send(int fd, const void *data, size_t size_bytes,
+                     const int *fds, int fd_count);
+
+/** Receive one message. Descriptors are closed on exec.
+ * @return its bytes; 0 = the peer is gone; -1 = none is there (or a signal
+ * came). `*ret_fd_count` descriptors are the caller's to close. */
+long ac__socket_receive(int fd, void *data, size_t size_bytes, int *ret_fds,
+                        int *ret_fd_count);
+
+/** A descriptor that threads ring, for ac__fds_wait(). -1 = refused. */
+int ac__bell_create(void);
+void ac__bell_ring(int fd);
+void ac__bell_clear(int fd);
+
+/** Wait until one of up to 32 descriptors can be read, at most timeout_ns
+ * (negative = no limit). @return a bit for each that can. */
+uint32_t ac__fds_wait(const int *fds, int count, int64_t timeout_ns);
+
+void ac__fd_close(int fd); /* -1 is fine */
 
 /* ---- Topology (topology_linux.c, cgroup_linux.c) ------------------------ */
 
