@@ -99,6 +99,27 @@ ac_status ac__shared_open(int32_t pid, int fd, size_t size_bytes, int *ret_fd,
                           void **ret_base);
 void ac__shared_close(int fd, void *base, size_t size_bytes);
 
+/** As ac__shared_create(), but of holes: no page of it is reserved. Pages must
+ * be committed before they are touched. It may be larger than memory. */
+ac_status ac__sparse_create(const char *name, size_t size_bytes, int *ret_fd,
+                            void **ret_base);
+/** Map all of the memory that this process itself holds open as `fd`, which
+ * stays the caller's. @return AC_OK; AC_E_OS if it is no shared memory. */
+ac_status ac__shared_map(int fd, size_t *ret_size_bytes, void **ret_base);
+
+/** Reserve the pages of a range, zeroed unless they are there already. Does not
+ * look whether there is memory: ac__memory_room(). On failure some may have
+ * been reserved. @return AC_OK; AC_E_NOMEM; AC_E_OS. */
+ac_status ac__pages_commit(int fd, uint64_t offset, size_t size_bytes);
+/** Give the pages of a range back to the system; they are holes then. */
+void ac__pages_return(int fd, uint64_t offset, size_t size_bytes);
+
+/** Bytes that can be taken before the system or a cgroup of this process is out
+ * of memory; past that the kernel does not refuse but kills. Takes about 50 µs.
+ *
+ * @param root  Prefix of /proc and /sys: "" but in tests. */
+uint64_t ac__memory_room(const char *root);
+
 /* ---- Other threads and processes (proc_linux.c) ------------------------ */
 
 /** What the kernel says of a thread of any process. */
