@@ -21,6 +21,7 @@ __all__ = [
     "CALLS",
     "MAP",
     "STARMAP",
+    "InitializerError",
     "RemoteTraceback",
     "TaskTimeoutError",
     "Ticket",
@@ -64,6 +65,10 @@ class WorkerDiedError(RuntimeError):
 
 class TaskTimeoutError(TimeoutError):
     """A task ran for longer than it was allowed to, and was ended."""
+
+
+class InitializerError(RuntimeError):
+    """A worker's initializer raised, so that no task can run: see `__cause__`."""
 
 
 class RemoteTraceback(Exception):
