@@ -1,0 +1,28 @@
+/* envelope.h: how a message lies in shared memory.
+ *
+ *   size of the bytes, number of buffers; offset and size of each buffer; the
+ *   bytes; the buffers, each on a cache line of its own. Offsets count from the
+ *   envelope's begin.
+ *
+ * Knows nothing of: where the envelope lies, what the message says.
+ */
+#ifndef AC_PROCS_ENVELOPE_H
+#define AC_PROCS_ENVELOPE_H
+
+#include <allcores/pool.h>
+#include <stdint.h>
+
+/* Bytes that a message takes; SIZE_MAX if they cannot be counted. */
+size_t ac__envelope_bytes(const ac_message *message);
+
+/* Write a message to `to`, which is on a cache line and has room for it. */
+void ac__envelope_write(uint8_t *to, const ac_message *message);
+
+/* Read what lies in `size_bytes` at `from`. The buffers' array grows as needed
+ * (malloc), and is the caller's to free.
+ * @return false if what lies there is no message, or memory is short. */
+bool ac__envelope_read(const uint8_t *from, size_t size_bytes,
+                       ac_message *ret_message, ac_bytes **buffers,
+                       size_t *buffers_room);
+
+#endif

@@ -1,0 +1,160 @@
+/* pool.h: the parent's side of a pool, and of a fork server. Private.
+ *
+ *   task     what was submitted; lives until its result is freed.
+ *   crew     the pool's workers: which run, which are to be started.
+ *   server   the socket to a fork server, and the thread that listens to it
+ *            (the supervisor), which serves all pools of that server.
+ *
+ * Locks: a server's lock is taken before a pool's, never after. The supervisor
+ * holds its server's lock while it works, so a pool that has left the server's
+ * list is not touched by it any more.
+ */
+#ifndef AC_PROCS_POOL_H
+#define AC_PROCS_POOL_H
+
+#include "procs/envelope.h"
+#include "procs/protocol.h"
+#include "procs/slots.h"
+
+#include <pthread.h>
+
+typedef struct task {
+  struct task *next; /* in the backlog, or among those that ended */
+  uint64_t key;
+  int64_t limit_ns;
+  int32_t retries; /* left */
+  int32_t attempts;
+  int32_t slot; /* -1 = none */
+  ac_task_place place;
+  ac_task_end end; /* once doomed: what it will be */
+  int32_t pid;
+  int32_t exit_status;
+  int64_t run_ns;
+  uint64_t doomed_ns; /* 0 = it is not */
+  bool is_killed;     /* TERM has not helped: KILL was sent */
+  /* Its message: a copy while it waits for a slot, or a run of the arena. */
+  uint8_t *in;
+  uint64_t in_offset;
+  size_t in_bytes;
+  /* Its result, likewise. */
+  uint8_t *out;
+  uint64_t out_offset;
+  size_t out_bytes;
+  ac_bytes *buffers;
+  size_t buffers_room;
+} task;
+
+enum { CREW_NONE, CREW_WANTED, CREW_STARTING, CREW_RUNS };
+
+typedef struct crew_member {
+  int state;
+  int32_t pid;
+  int pidfd;
+  uint32_t owner;
+} crew_member;
+
+typedef struct ac__server ac__server;
+
+struct ac_pool {
+  ac_pool *next; /* in the server's list; under its lock */
+  ac__server *server;
+  uint64_t id;
+  uint32_t generation; /* of fork */
+  int workers;
+  bool is_lazy;
+
+  pthread_mutex_t lock; /* guards all that follows */
+  pthread_cond_t crew_changed;
+  ac__pool_memory memory;
+  task **tasks; /* by the low half of their keys */
+  uint32_t task_count, task_room;
+  uint32_t *free_keys; /* numbers of `tasks` that are free, with generation */
+  uint32_t free_key_count;
+  uint32_t *key_uses; /* generation of each number */
+  task *backlog, **backlog_end;
+  task *ended, **ended_end;
+  uint32_t *free_slots;
+  uint32_t free_slot_count;
+  task **slot_tasks;
+  uint64_t *slot_positions; /* in the queue */
+  uint32_t *stale_slots;    /* cancelled, still in the queue */
+  uint32_t stale_count;
+  uint32_t unfinished; /* tasks that have not ended */
+  uint32_t limited;    /* tasks in slots with a limit, or doomed */
+  crew_member *crew;
+  int alive; /* STARTING or RUNS */
+  uint32_t next_owner;
+  int early_deaths; /* in a row, of workers that were not ready */
+  int32_t early_status;
+  uint64_t retry_ns; /* no worker could be forked: not before */
+  bool is_closing, is_terminated;
+  char *refusal; /* no worker can begin: why */
+};
+
+/* ---- tasks.c: from submit to result. All under the pool's lock ------------
+ */
+
+/* Take in what workers have finished, and fill slots from the backlog. */
+void ac__tasks_collect(ac_pool *pool);
+
+/* What a dead worker had: fail it or queue it again. */
+void ac__tasks_bury(ac_pool *pool, uint32_t worker, int32_t pid,
+                    int32_t exit_status);
+
+/* End every task that has not begun. */
+void ac__tasks_drop(ac_pool *pool, ac_task_end end);
+
+/* Doom what has run past its limit; send KILL after TERM. Returns when to look
+ * again; 0 = never. */
+uint64_t ac__tasks_check_limits(ac_pool *pool, uint64_t now_ns);
+
+/* A task that no slot holds has ended. */
+void ac__task_end(ac_pool *pool, task *task, ac_task_end end);
+
+/* Doom a running task. */
+bool ac__task_doom(ac_pool *pool, task *task, ac_task_end end);
+
+/* Wake the threads that wait in the parent, if something has ended. */
+void ac__tasks_ring(ac_pool *pool);
+
+bool ac__pool_is_parents(const ac_pool *pool);
+
+/* ---- crew.c: workers. Under the pool's lock -------------------------------
+ */
+
+/* Have as many workers started as are wanted now. True if some are. */
+bool ac__crew_fill(ac_pool *pool, uint64_t now_ns);
+
+/* The next worker to be started; false = none. */
+bool ac__crew_next(ac_pool *pool, ac__start_request *ret_request);
+
+void ac__crew_notice(ac_pool *pool, const ac__notice *notice, int pidfd);
+
+/* The fork server has ended, and with it all its workers. */
+void ac__crew_lost(ac_pool *pool);
+
+/* No worker will ever begin. Takes ownership of nothing. */
+void ac__crew_refuse(ac_pool *pool, const char *text, size_t size_bytes);
+
+void ac__crew_kill(ac_pool *pool, uint32_t worker, int signal_number);
+
+/* The supervisor's look at a pool; returns when to look again, 0 = never. */
+uint64_t ac__pool_tick(ac_pool *pool, uint64_t now_ns);
+
+/* ---- server.c -------------------------------------------------------------
+ */
+
+/* Find or start the fork server that the options name, and put the pool into
+ * its list. */
+ac_status ac__server_join(const ac_pool_options *options, ac_pool *pool);
+
+/* Leave it. A server of this pool alone ends. */
+void ac__server_leave(ac_pool *pool);
+
+/* Have the supervisor look at its pools. */
+void ac__server_ring(ac__server *server);
+
+/* Forks of this process so far: it counts them. */
+uint32_t ac__server_generation(void);
+
+#endif

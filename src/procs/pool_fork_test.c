@@ -1,0 +1,304 @@
+/* pool_fork_test.c: a pool of C functions: results, deaths, limits, ends. */
+#include "check.h"
+#include "os/os.h"
+
+#include <allcores/pool.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum order { ECHO, SUM, DIE, HANG, EXIT, PID, GROW } order;
+
+/* What a task is told: an order, and a number. */
+typedef struct job {
+  int32_t order;
+  int32_t number;
+} job;
+
+static void run(ac_worker_link *link, const ac_message *in, ac_message *ret,
+                bool *ret_is_held, void *ctx) {
+  static uint8_t *room;
+  static int64_t sum;
+  static ac_bytes buffers[4];
+  job job;
+  (void)link, (void)ret_is_held, (void)ctx;
+  memcpy(&job, in->bytes.data, sizeof job);
+  switch (job.order) {
+  case ECHO:
+    *ret = *in;
+    break;
+  case SUM:
+    sum = 0;
+    for (size_t i = 0; i < in->buffer_count; i++)
+      for (size_t k = 0; k < in->buffers[i].size_bytes; k++)
+        sum += ((const uint8_t *)in->buffers[i].data)[k];
+    ret->bytes = (ac_bytes){&sum, sizeof sum};
+    break;
+  case DIE:
+    raise(job.number);
+    break;
+  case EXIT:
+    ac__process_exit(job.number);
+  case HANG:
+    for (;;)
+      ac__thread_yield();
+  case PID:
+    sum = ac__process_id();
+    ret->bytes = (ac_bytes){&sum, sizeof sum};
+    break;
+  case GROW:
+    room = realloc(room, (size_t)job.number);
+    memset(room, 7, (size_t)job.number);
+    buffers[0] = (ac_bytes){room, (size_t)job.number};
+    *ret =
+        (ac_message){.bytes = {"", 0}, .buffers = buffers, .buffer_count = 1};
+    break;
+  }
+}
+
+static const ac_worker_ops ops = {.run = run};
+
+static ac_pool *pool_new(int workers) {
+  ac_pool_options options = {.workers = workers, .worker = &ops};
+  ac_pool *pool = NULL;
+  CHECK_INT(ac_pool_create(&options, &pool), AC_OK);
+  return pool;
+}
+
+static uint64_t submit(ac_pool *pool, int order, int number,
+                       const ac_pool_task *task) {
+  job job = {order, number};
+  ac_message message = {.bytes = {&job, sizeof job}};
+  uint64_t key = 0;
+  CHECK_INT(ac_pool_submit(pool, &message, task, &key), AC_OK);
+  return key;
+}
+
+static void await(ac_pool *pool, ac_pool_result *ret_result) {
+  while (!ac_pool_next(pool, ret_result))
+    CHECK_INT(ac_pool_wait(pool, 100000000), AC_OK);
+}
+
+TEST("a task's bytes come back") {
+  ac_pool *pool = pool_new(1);
+  ac_pool_result result;
+  uint64_t key = submit(pool, ECHO, 42, NULL);
+  await(pool, &result);
+  CHECK(result.key == key);
+  CHECK_INT(result.end, AC_TASK_DONE);
+  CHECK_INT(result.attempts, 1);
+  CHECK_INT((int)result.message.bytes.size_bytes, (int)sizeof(job));
+  job got;
+  memcpy(&got, result.message.bytes.data, sizeof got);
+  CHECK_INT(got.number, 42);
+  ac_pool_result_free(pool, &result, false, NULL);
+  ac_pool_destroy(pool);
+}
+
+TEST("ten thousand tasks each come back once") {
+  enum { TASKS = 10000 };
+  static uint8_t seen[TASKS];
+  ac_pool *pool = pool_new(2);
+  for (int i = 0; i < TASKS; i++)
+    (void)submit(pool, ECHO, i, NULL);
+  for (int i = 0; i < TASKS; i++) {
+    ac_pool_result result;
+    job got;
+    await(pool, &result);
+    CHECK_INT(result.end, AC_TASK_DONE);
+    memcpy(&got, result.message.bytes.data, sizeof got);
+    if (CHECK(got.number >= 0 && got.number < TASKS))
+      seen[got.number]++;
+    ac_pool_result_free(pool, &result, false, NULL);
+  }
+  for (int i = 0; i < TASKS; i++)
+    CHECK_INT(seen[i], 1);
+  ac_pool_destroy(pool);
+}
+
+TEST("large buffers travel both ways") {
+  enum { BYTES = 3000000 };
+  ac_pool *pool = pool_new(2);
+  uint8_t *data = malloc(BYTES);
+  memset(data, 1, BYTES);
+  job job = {SUM, 0};
+  ac_bytes buffers[2] = {{data, BYTES}, {data, 100}};
+  ac_message message = {
+      .bytes = {&job, sizeof job}, .buffers = buffers, .buffer_count = 2};
+  uint64_t key, kept;
+  ac_pool_result result;
+  CHECK_INT(ac_pool_submit(pool, &message, NULL, &key), AC_OK);
+  await(pool, &result);
+  int64_t sum = 0;
+  memcpy(&sum, result.message.bytes.data, sizeof sum);
+  CHECK_INT(sum, BYTES + 100);
+  ac_pool_result_free(pool, &result, false, NULL);
+  (void)submit(pool, GROW, BYTES, NULL);
+  await(pool, &result);
+  CHECK_INT((int)result.message.buffer_count, 1);
+  const uint8_t *got = result.message.buffers[0].data;
+  CHECK_INT((int64_t)result.message.buffers[0].size_bytes, BYTES);
+  ac_pool_result_free(pool, &result, true, &kept);
+  CHECK_INT(got[0], 7);
+  CHECK_INT(got[BYTES - 1], 7);
+  ac_pool_buffers_free(pool, kept);
+  free(data);
+  ac_pool_destroy(pool);
+}
+
+TEST("a worker that dies fails its own task, and the pool goes on") {
+  ac_pool *pool = pool_new(2);
+  ac_pool_result result;
+  for (int round = 0; round < 20; round++) {
+    uint64_t victim = submit(pool, DIE, SIGKILL, NULL);
+    uint64_t other = submit(pool, ECHO, round, NULL);
+    for (int i = 0; i < 2; i++) {
+      await(pool, &result);
+      if (result.key == victim) {
+        CHECK_INT(result.end, AC_TASK_DIED);
+        CHECK_INT(result.exit_status, -SIGKILL);
+        CHECK(result.pid > 0);
+      } else {
+        CHECK(result.key == other);
+        CHECK_INT(result.end, AC_TASK_DONE);
+      }
+      ac_pool_result_free(pool, &result, false, NULL);
+    }
+  }
+  ac_pool_destroy(pool);
+}
+
+TEST("a task may be begun again after a death, as often as it was allowed") {
+  ac_pool *pool = pool_new(1);
+  ac_pool_task task = {.retries = 2};
+  ac_pool_result result;
+  (void)submit(pool, EXIT, 3, &task);
+  await(pool, &result);
+  CHECK_INT(result.end, AC_TASK_DIED);
+  CHECK_INT(result.attempts, 3);
+  CHECK_INT(result.exit_status, 3);
+  ac_pool_result_free(pool, &result, false, NULL);
+  ac_pool_destroy(pool);
+}
+
+TEST("a task that runs past its limit is ended, alone") {
+  ac_pool *pool = pool_new(2);
+  ac_pool_task task = {.limit_ns = 20000000};
+  ac_pool_result result;
+  uint64_t slow = submit(pool, HANG, 0, &task);
+  uint64_t quick = submit(pool, ECHO, 0, &task);
+  await(pool, &result);
+  CHECK(result.key == quick);
+  CHECK_INT(result.end, AC_TASK_DONE);
+  ac_pool_result_free(pool, &result, false, NULL);
+  await(pool, &result);
+  CHECK(result.key == slow);
+  CHECK_INT(result.end, AC_TASK_TIMEOUT);
+  ac_pool_result_free(pool, &result, false, NULL);
+  ac_pool_destroy(pool);
+}
+
+TEST("a waiting task is left out when cancelled, a running one is ended") {
+  ac_pool *pool = pool_new(1);
+  ac_pool_result result;
+  uint64_t running = submit(pool, HANG, 0, NULL);
+  uint64_t waiting = submit(pool, ECHO, 0, NULL);
+  while (ac_pool_where(pool, running) != AC_TASK_RUNNING)
+    ac__thread_yield();
+  CHECK(ac_pool_cancel(pool, waiting, false));
+  CHECK(!ac_pool_cancel(pool, running, false));
+  CHECK(ac_pool_cancel(pool, running, true));
+  for (int i = 0; i < 2; i++) {
+    await(pool, &result);
+    CHECK_INT(result.end, AC_TASK_CANCELLED);
+    ac_pool_result_free(pool, &result, false, NULL);
+  }
+  (void)submit(pool, ECHO, 1, NULL);
+  await(pool, &result);
+  CHECK_INT(result.end, AC_TASK_DONE);
+  ac_pool_result_free(pool, &result, false, NULL);
+  ac_pool_destroy(pool);
+}
+
+TEST("a closed pool runs what it has, and its workers end") {
+  enum { TASKS = 1000 };
+  ac_pool *pool = pool_new(2);
+  ac_pool_result result;
+  job job = {ECHO, 0};
+  ac_message message = {.bytes = {&job, sizeof job}};
+  uint64_t key;
+  for (int i = 0; i < TASKS; i++)
+    (void)submit(pool, ECHO, i, NULL);
+  ac_pool_close(pool);
+  CHECK_INT(ac_pool_submit(pool, &message, NULL, &key), AC_E_STATE);
+  for (int i = 0; i < TASKS; i++) {
+    await(pool, &result);
+    CHECK_INT(result.end, AC_TASK_DONE);
+    ac_pool_result_free(pool, &result, false, NULL);
+  }
+  CHECK_INT(ac_pool_join(pool, -1), AC_OK);
+  CHECK_INT(ac_pool_pids(pool, NULL, 0), 0);
+  ac_pool_destroy(pool);
+}
+
+TEST("terminating cancels what waits and what runs") {
+  ac_pool *pool = pool_new(2);
+  ac_pool_result result;
+  for (int i = 0; i < 10; i++)
+    (void)submit(pool, HANG, 0, NULL);
+  ac_pool_terminate(pool);
+  int ends = 0;
+  while (ac_pool_next(pool, &result)) {
+    CHECK(result.end == AC_TASK_CANCELLED || result.end == AC_TASK_DIED);
+    ac_pool_result_free(pool, &result, false, NULL);
+    ends++;
+  }
+  CHECK_INT(ends, 10);
+  ac_pool_destroy(pool);
+}
+
+static ac_status refuse(ac_worker_link *link, ac_bytes setup,
+                        ac_bytes *ret_text, void *ctx) {
+  static const char text[] = "no, thank you";
+  (void)link, (void)setup, (void)ctx;
+  *ret_text = (ac_bytes){text, sizeof text - 1};
+  return AC_E_STATE;
+}
+
+TEST("workers that cannot begin refuse all tasks with their reason") {
+  const ac_worker_ops refusing = {.begin = refuse, .run = run};
+  ac_pool_options options = {.workers = 2, .worker = &refusing};
+  ac_pool *pool;
+  ac_pool_result result;
+  CHECK_INT(ac_pool_create(&options, &pool), AC_OK);
+  job job = {ECHO, 0};
+  ac_message message = {.bytes = {&job, sizeof job}};
+  uint64_t key;
+  if (ac_pool_submit(pool, &message, NULL, &key) == AC_OK) {
+    await(pool, &result);
+    CHECK_INT(result.end, AC_TASK_REFUSED);
+    CHECK(strncmp(result.message.bytes.data, "no, thank you", 13) == 0);
+    ac_pool_result_free(pool, &result, false, NULL);
+  }
+  ac_pool_destroy(pool);
+}
+
+TEST("a worker may be replaced after a number of tasks") {
+  ac_pool_options options = {.workers = 1, .worker = &ops, .tasks_a_worker = 2};
+  ac_pool *pool;
+  ac_pool_result result;
+  int64_t pids[6];
+  CHECK_INT(ac_pool_create(&options, &pool), AC_OK);
+  for (int i = 0; i < 6; i++) {
+    (void)submit(pool, PID, 0, NULL);
+    await(pool, &result);
+    CHECK_INT(result.end, AC_TASK_DONE);
+    memcpy(&pids[i], result.message.bytes.data, sizeof pids[i]);
+    ac_pool_result_free(pool, &result, false, NULL);
+  }
+  CHECK(pids[0] == pids[1] && pids[2] == pids[3] && pids[4] == pids[5]);
+  CHECK(pids[1] != pids[2] && pids[3] != pids[4]);
+  ac_pool_destroy(pool);
+}
+
+CHECK_MAIN

@@ -1,0 +1,251 @@
+/* worker.c: what a worker process does: claim, run, finish, rest.
+ *
+ * A worker reads its task's message where it lies. Its result goes into the
+ * slot, or into pages of the arena that it takes in its own name; the parent
+ * takes those over when it takes in the result. A message that something in the
+ * worker goes on using becomes the worker's own: it takes the pages over before
+ * it says that it has finished, and gives them back when it has done with them.
+ *
+ * While it rests it holds no core of the ledger.
+ *
+ * Knows nothing of: how it was started, what the messages say.
+ */
+#include "base/status.h"
+#include "procs/envelope.h"
+#include "procs/slots.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A message that is in use beyond its task. */
+typedef struct held {
+  struct held *next;
+  const void *data; /* its bytes, by which it is let go */
+  uint64_t offset;
+  size_t size_bytes;
+} held;
+
+struct ac_worker_link {
+  ac__pool_memory memory;
+  const ac_worker_ops *ops;
+  uint32_t number;
+  uint32_t owner; /* name in the arena */
+  ac_bytes *buffers;
+  size_t buffers_room;
+  pthread_mutex_t lock;
+  held *held;
+};
+
+/* A stretch of the arena, bounded; NULL if it lies outside. */
+static uint8_t *at_arena(const ac__pool_memory *memory, uint64_t offset,
+                         uint64_t size_bytes) {
+  const ac__segment *arena = &memory->arena;
+  if (offset == 0 || offset > arena->size_bytes ||
+      size_bytes > arena->size_bytes - offset)
+    return NULL;
+  return arena->base + offset;
+}
+
+ac_bytes ac_worker_fetch(ac_worker_link *link, uint64_t key) {
+  uint64_t size_bytes;
+  const uint8_t *from = at_arena(&link->memory, key, sizeof size_bytes);
+  if (from == NULL)
+    return (ac_bytes){NULL, 0};
+  memcpy(&size_bytes, from, sizeof size_bytes);
+  from = at_arena(&link->memory, key + AC__STORED_HEAD, size_bytes);
+  return (ac_bytes){from, from == NULL ? 0 : (size_t)size_bytes};
+}
+
+/* ---- Messages in use beyond their task ------------------------------------
+ */
+
+static bool hold(ac_worker_link *link, const ac__slot *slot,
+                 const ac_message *in) {
+  held *held = malloc(sizeof *held);
+  if (held == NULL)
+    return false; /* its pages stay the worker's for its life */
+  *held = (struct held){.data = in->bytes.data,
+                        .offset = slot->in_offset,
+                        .size_bytes = (size_t)slot->in_bytes};
+  (void)pthread_mutex_lock(&link->lock);
+  held->next = link->held;
+  link->held = held;
+  (void)pthread_mutex_unlock(&link->lock);
+  return true;
+}
+
+void ac_worker_let_go(ac_worker_link *link, const void *in_data) {
+  (void)pthread_mutex_lock(&link->lock);
+  held **at = &link->held;
+  while (*at != NULL && (*at)->data != in_data)
+    at = &(*at)->next;
+  held *held = *at;
+  if (held != NULL)
+    *at = held->next;
+  (void)pthread_mutex_unlock(&link->lock);
+  if (held == NULL)
+    return;
+  ac__arena_give(&link->memory.arena, link->owner, held->offset,
+                 held->size_bytes);
+  free(held);
+}
+
+/* ---- One task --------------------------------------------------------------
+ */
+
+static bool read_message(ac_worker_link *link, const ac__slot *slot,
+                         ac_message *ret_message) {
+  const uint8_t *from = slot->in;
+  if (slot->in_offset != 0)
+    from = at_arena(&link->memory, slot->in_offset, slot->in_bytes);
+  else if (slot->in_bytes > AC__INLINE_BYTES)
+    return false;
+  return from != NULL &&
+         ac__envelope_read(from, (size_t)slot->in_bytes, ret_message,
+                           &link->buffers, &link->buffers_room);
+}
+
+/* Put a result where the parent finds it. */
+static void write_result(ac_worker_link *link, ac__slot *slot,
+                         const ac_message *message) {
+  size_t size_bytes = ac__envelope_bytes(message);
+  uint64_t offset = 0;
+  slot->out_offset = 0;
+  slot->out_bytes = 0;
+  if (size_bytes <= AC__INLINE_BYTES && message->buffer_count == 0) {
+    ac__envelope_write(slot->out, message);
+  } else if (size_bytes != SIZE_MAX &&
+             ac__arena_take(&link->memory.arena, link->owner, size_bytes,
+                            &offset) == AC_OK) {
+    ac__envelope_write(link->memory.arena.base + offset, message);
+  } else {
+    slot->flags |= AC__FLAG_NOMEM;
+    return;
+  }
+  slot->out_offset = offset;
+  slot->out_bytes = size_bytes;
+}
+
+/* The parent has decided to end this process. */
+static _Noreturn void await_end(void) {
+  static const _Atomic uint32_t never;
+  for (;;)
+    ac__futex_wait(&never, 0, -1);
+}
+
+static void run_task(ac_worker_link *link, ac__slot *slot) {
+  ac_message in, out = {0};
+  bool is_held = false;
+  slot->flags = 0;
+  /* relaxed: the parent looks now and then */
+  uint64_t begun_ns = ac__clock_ns();
+  atomic_store_explicit(&slot->begun_ns, begun_ns, memory_order_relaxed);
+  if (!read_message(link, slot, &in)) {
+    slot->flags = AC__FLAG_NOMEM;
+    slot->out_bytes = slot->out_offset = 0;
+  } else {
+    link->ops->run(link, &in, &out, &is_held, link->ops->ctx);
+    slot->ended_ns = ac__clock_ns();
+    write_result(link, slot, &out);
+  }
+  if (is_held && slot->in_offset != 0) {
+    ac__arena_pass(&link->memory.arena, AC__OWNER_PARENT, link->owner,
+                   slot->in_offset, (size_t)slot->in_bytes);
+    (void)hold(link, slot, &in);
+    slot->flags |= AC__FLAG_HELD;
+  }
+  if (!ac__slot_finish(&link->memory, slot, link->number))
+    await_end();
+}
+
+/* ---- The worker's life ------------------------------------------------------
+ */
+
+/* No worker can begin: leave the reason for the parent. */
+static void refuse(ac_worker_link *link, ac_bytes text) {
+  ac__pool_head *head = link->memory.head;
+  uint64_t offset, none = 0;
+  size_t size_bytes = text.size_bytes > 0 ? text.size_bytes : 1;
+  if (ac__arena_take(&link->memory.arena, AC__OWNER_PARENT, size_bytes,
+                     &offset) != AC_OK)
+    return;
+  if (text.size_bytes > 0)
+    memcpy(link->memory.arena.base + offset, text.data, text.size_bytes);
+  if (!atomic_compare_exchange_strong_explicit(&head->refused_bytes, &none,
+                                               size_bytes, memory_order_relaxed,
+                                               memory_order_relaxed))
+    return; /* another was first */
+  /* release: pairs with the acquire in refusal_of() */
+  atomic_store_explicit(&head->refused_offset, offset, memory_order_release);
+}
+
+static ac_status begin(ac_worker_link *link) {
+  const ac__pool_head *head = link->memory.head;
+  ac_bytes text = {"", 0};
+  ac_bytes setup = {"", 0};
+  if (head->setup_offset != 0)
+    setup = ac_worker_fetch(link, head->setup_offset);
+  if (link->ops->begin == NULL)
+    return AC_OK;
+  ac_status st = link->ops->begin(link, setup, &text, link->ops->ctx);
+  if (st != AC_OK)
+    refuse(link, text);
+  return st;
+}
+
+static void run_tasks(ac_worker_link *link) {
+  const ac__pool_head *head = link->memory.head;
+  ac__rest rest = {.worker = link->number,
+                   .before_sleep = link->ops->before_sleep,
+                   .after_sleep = link->ops->after_sleep,
+                   .ctx = link->ops->ctx};
+  int64_t left = head->tasks_a_worker;
+  for (;;) {
+    ac__slot *slot = ac__slot_claim(&link->memory, link->number);
+    if (slot != NULL) {
+      if (rest.must_pass_on)
+        ac__worker_pass_on(&link->memory);
+      rest.must_pass_on = false;
+      run_task(link, slot);
+      if (head->tasks_a_worker > 0 && --left == 0)
+        return;
+      continue;
+    }
+    /* relaxed: tasks queued before the flag were seen by the claim, since the
+     * parent sets it last and wakes all */
+    if (atomic_load_explicit(&head->is_closing, memory_order_acquire) != 0 &&
+        ac__queue_is_empty(&link->memory))
+      return;
+    ac__worker_rest(&link->memory, &rest);
+  }
+}
+
+ac_status ac_worker_serve(const int memory_fds[2], int number,
+                          const ac_worker_ops *ops) {
+  ac_worker_link link = {.ops = ops, .lock = PTHREAD_MUTEX_INITIALIZER};
+  if (ops == NULL || ops->run == NULL)
+    return ac__fail(AC_E_INVAL, "ac_worker_serve", "Give a function to run.",
+                    "there is none");
+  ac_status st = ac__pool_memory_open(memory_fds, &link.memory);
+  if (st != AC_OK)
+    return st;
+  if (number < 0 || (uint32_t)number >= link.memory.head->worker_count) {
+    st = ac__fail(AC_E_INVAL, "ac_worker_serve",
+                  "Give the number that the fork server was given.",
+                  "worker %d of %u", number, link.memory.head->worker_count);
+    goto out;
+  }
+  link.number = (uint32_t)number;
+  ac__worker_line *line = &link.memory.workers[number];
+  link.owner = line->owner;
+  st = begin(&link);
+  if (st != AC_OK)
+    goto out;
+  atomic_store_explicit(&line->is_ready, 1, memory_order_relaxed);
+  run_tasks(&link);
+out:
+  free(link.buffers);
+  ac__pool_memory_close(&link.memory);
+  return st;
+}
