@@ -589,7 +589,7 @@ TEST("a segment that is no arena of this version is refused") {
 /* ---- Large --------------------------------------------------------------- */
 
 TEST("in a full arena of 64 GiB a refusal and the last page cost little") {
-  enum { TRIES = 1000 };
+  enum { TRIES = 200 };
   uint32_t count = (1 << 20) - 200;
   if (!arena_open(count, 0))
     return;

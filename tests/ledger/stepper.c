@@ -16,24 +16,9 @@
 #include "budget/ledger.h"
 
 #include "check.h"
+#include "stepping.h"
 
-#include <signal.h>
 #include <string.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#if defined(__has_feature)
-#define HAS_FEATURE(name) __has_feature(name)
-#else
-#define HAS_FEATURE(name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||           \
-    HAS_FEATURE(address_sanitizer) || HAS_FEATURE(thread_sanitizer)
-#define IS_SANITIZED 1
-#else
-#define IS_SANITIZED 0
-#endif
 
 enum { STEPS_MAX = 100000, CHANGES_MAX = 100, WATCHED = 4 };
 
@@ -116,9 +101,7 @@ _Noreturn static void child(const operation *op) {
   uint64_t word = ac__ledger_word();
   if (!op->is_cold)
     op->run(&token, word);
-  if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
-    _exit(2);
-  raise(SIGSTOP);
+  stepping_begin();
   op->run(&token, word);
   *child_is_done = 1;
   for (;;)
@@ -128,23 +111,10 @@ _Noreturn static void child(const operation *op) {
 /* ---- The stepper ----------------------------------------------------------
  */
 
-/* @return whether the child is now stopped by `sig`. */
-static bool is_stopped(pid_t pid, int sig) {
-  int status;
-  return waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) &&
-         WSTOPSIG(status) == sig;
-}
-
 static uint64_t word_of_stopped(pid_t pid) {
   ac__thread_stat stat = {0};
   CHECK(ac__thread_stat_read((int32_t)pid, &stat));
   return stat.start_time << AC__WORD_TID_BITS | (uint64_t)pid;
-}
-
-static void end(pid_t pid) {
-  int status;
-  kill(pid, SIGKILL);
-  CHECK(waitpid(pid, &status, 0) == pid);
 }
 
 /* A sum that tells states of the ledger apart. */
@@ -158,6 +128,20 @@ static uint64_t state_now(void) {
   return sum;
 }
 
+/* Changes of the ledger that the child may yet make. */
+typedef struct watch {
+  uint64_t state;
+  int changes;
+} watch;
+
+static bool is_enough(void *ctx) {
+  watch *w = ctx;
+  uint64_t state = state_now();
+  w->changes -= state != w->state;
+  w->state = state;
+  return w->changes <= 0 || *child_is_done != 0;
+}
+
 /* Start a child, step it and kill it, at the latest when it is done.
  *
  * @param steps    Most instructions.
@@ -166,27 +150,15 @@ static uint64_t state_now(void) {
  * @return instructions, -1 if it could not be stepped. */
 static long step_and_kill(const operation *op, long steps, int changes,
                           uint64_t *ret_word) {
-  long done = 0;
   *child_is_done = 0;
   pid_t pid = fork();
   if (pid == 0)
     child(op);
-  if (!is_stopped(pid, SIGSTOP))
+  if (!stepping_is_stopped(pid, SIGSTOP))
     return -1;
   *ret_word = word_of_stopped(pid);
-  uint64_t state = state_now();
-  while (done < steps && changes > 0 && *child_is_done == 0) {
-    if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) != 0 ||
-        !is_stopped(pid, SIGTRAP)) {
-      end(pid);
-      return -1;
-    }
-    done++;
-    changes -= state_now() != state;
-    state = state_now();
-  }
-  end(pid);
-  return done;
+  watch w = {.state = state_now(), .changes = changes};
+  return stepping_run(pid, steps, is_enough, &w);
 }
 
 /* A claim that succeeds, and one in vain that looks. */
@@ -222,7 +194,7 @@ static bool try_one(const operation *op, long steps, long *ret_done) {
 
 static void step_all(const char *name, const operation *op) {
   long steps = 0, done = 0;
-  if (IS_SANITIZED)
+  if (STEPPING_IS_SANITIZED)
     SKIP("a sanitizer's own instructions would be stepped");
   if (!setup())
     return;
@@ -308,7 +280,7 @@ static bool try_lending(uint64_t sleeper, int changes) {
 
 TEST("killed anywhere while it takes a sleeper's core, a process keeps none") {
   int changes = 1;
-  if (IS_SANITIZED)
+  if (STEPPING_IS_SANITIZED)
     SKIP("a sanitizer's own instructions would be stepped");
   if (!setup())
     return;
@@ -323,7 +295,7 @@ TEST("killed anywhere while it takes a sleeper's core, a process keeps none") {
   while (check_child_status() == 0 && changes < CHANGES_MAX &&
          try_lending(sleeper, changes))
     changes++;
-  end(pid);
+  stepping_kill(pid);
   if (changes == 1 && check_child_status() == 0)
     SKIP("processes cannot be traced here");
   CHECK(changes >= 6 && changes < CHANGES_MAX);
