@@ -141,12 +141,13 @@ static ac_status run_member(ac_range range, void *ctx) {
 
 /* Claim a helper that has nothing in hand: not even a piece in its lane that it
  * has not seen yet, which may be a call of a gang that waits for this one. */
-static bool claim_free(ac_worker *helper, uint32_t *ret_before) {
+static bool claim_free(ac_worker *self, ac_worker *helper,
+                       uint32_t *ret_before) {
   uint32_t before;
   if (!ac__mail_claim(helper, &before))
     return false;
   if (ac__lane_is_due(helper)) {
-    ac__mail_unclaim(helper, before);
+    ac__mail_return(self, helper, before);
     return false;
   }
   *ret_before = before;
@@ -154,22 +155,22 @@ static bool claim_free(ac_worker *helper, uint32_t *ret_before) {
 }
 
 /* The same of one that may be about to be idle: it is waited for a moment. */
-static bool claim_soon(ac_worker *helper, uint32_t *ret_before) {
-  if (claim_free(helper, ret_before))
+static bool claim_soon(ac_worker *self, ac_worker *helper,
+                       uint32_t *ret_before) {
+  if (claim_free(self, helper, ret_before))
     return true;
   uint64_t begun = ac__ticks();
   uint32_t polls = 0;
   do {
     ac__pause(helper->team, &polls);
-    if (claim_free(helper, ret_before))
+    if (claim_free(self, helper, ret_before))
       return true;
   } while ((double)(ac__ticks() - begun) * ac__tick_ns() < WAIT_NS);
   return false;
 }
 
 /* Reserve a helper that is idle or not yet started. */
-static ac_status reserve(const ac_worker *worker, member *member,
-                         int32_t *number) {
+static ac_status reserve(ac_worker *worker, member *member, int32_t *number) {
   ac_team *team = worker->team;
   for (; *number <= AC__WIDTH_MAX; ++*number) {
     ac_worker *helper = ac__team_helper(team, *number);
@@ -178,7 +179,7 @@ static ac_status reserve(const ac_worker *worker, member *member,
                       "memory for thread %d was refused", *number);
     if (helper == worker)
       continue;
-    if (!claim_soon(helper, &member->before))
+    if (!claim_soon(worker, helper, &member->before))
       continue;
     member->helper = helper;
     atomic_init(&member->base, INT64_MAX);
@@ -192,10 +193,10 @@ static ac_status reserve(const ac_worker *worker, member *member,
                   "all %d threads of the team are busy", AC__WIDTH_MAX);
 }
 
-static void release(const member *member) {
+static void release(ac_worker *worker, const member *member) {
   if (member->before == AC__MAIL_PARKED)
     ac__token_release(&member->helper->token);
-  ac__mail_unclaim(member->helper, member->before);
+  ac__mail_return(worker, member->helper, member->before);
 }
 
 /* Start the thread of a reserved helper that has none. It then polls, waiting
@@ -224,7 +225,7 @@ static ac_status reserve_all(ac_worker *worker, gang *gang) {
     status = start(&gang->members[i]);
   if (status != AC_OK)
     while (--reserved > 0) /* parked ones slept on; others go back to polling */
-      release(&gang->members[reserved]);
+      release(worker, &gang->members[reserved]);
   return status;
 }
 

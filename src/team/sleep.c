@@ -25,9 +25,11 @@
  *     barrier, every push is fenced (ac__spawn_slow) and the helper's own fence
  *     suffices.
  *  3. A nudge in flight: `hungry` is taken down (exchange) by the one who
- * nudges, and put up again by the nudged helper before it looks
- * (ac__park_prepare, or worker.c after it has found work), behind a heavy
- * barrier again.
+ *     nudges. The nudged helper is a scout until it has put the flag up again,
+ *     behind a heavy barrier, and then looked (ac__park_prepare, or pass_on()
+ *     in worker.c); before it does anything else, as when mail comes first, it
+ *     passes on. While a sentinel waits for a core the flag stays down; when it
+ *     is one no longer, it is a scout.
  *  4. The bit of a helper is cleared before its state is examined, and set
  * after the state is PARKED; so a set bit is never cleared unexamined.
  *  5. A join blocks like 2: `sleep` = BLOCKED, flags up, heavy barrier, look
@@ -75,10 +77,12 @@ void ac__mail_unclaim(ac_worker *helper, uint32_t before) {
                         memory_order_release);
   if (before != AC__MAIL_OPEN) {
     uint32_t number = (uint32_t)helper->number;
-    /* release: after the state, as in ac__park_prepare() */
+    /* release: after the state, as in ac__park_prepare(). acquire: who cleared
+     * it meanwhile found nobody, and had taken the flag down for that: see
+     * ac__mail_return() */
     atomic_fetch_or_explicit(&helper->team->parked[number / 64],
                              UINT64_C(1) << (number % 64),
-                             memory_order_release);
+                             memory_order_acq_rel);
   }
 }
 
@@ -178,9 +182,10 @@ ac_worker *ac__nudge_claim(ac_team *team, int32_t width, uint32_t *ret_before) {
       if (number >= width)
         return NULL;
       /* acquire: pairs with the release that set the bit, so PARKED is seen.
-       * Cleared before the state is examined: see 4 above. */
+       * Cleared before the state is examined: see 4 above. release: pairs with
+       * the acquire in ac__mail_unclaim() */
       if (!(atomic_fetch_and_explicit(&team->parked[word], ~bit,
-                                      memory_order_acquire) &
+                                      memory_order_acq_rel) &
             bit))
         continue;
       /* acquire: the worker's fields, set before the pointer */

@@ -241,6 +241,10 @@ void ac__team_announce(ac_worker *worker);
  * tasks waiting. False if there is none. */
 bool ac__groups_help(ac_worker *worker);
 
+/* Put a claimed mailbox back as it was. A push meanwhile may have found nobody
+ * to nudge: look for it. Not within a nudge. */
+void ac__mail_return(ac_worker *self, ac_worker *helper, uint32_t before);
+
 /* ---- Helpers, for gangs ----------------------------------------------------
  */
 

@@ -142,6 +142,7 @@ struct ac_worker {
   uint64_t idle_since; /* ticks when it last ran out of work */
   uint64_t gap_ticks;  /* learned time between regions */
   uint64_t woke_ticks; /* when it last woke somebody for a short loop */
+  bool is_scout;       /* helper: pushes nudge nobody, since it is to look */
   uint32_t victim;     /* where the last steal succeeded */
   uint32_t lane_sent[AC__LANES]; /* last number posted; owner's */
   bool lane_is_void[AC__LANES];  /* and it was revoked; owner's */

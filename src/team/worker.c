@@ -141,6 +141,12 @@ bool ac__helper_start(ac_worker *helper) {
   return false;
 }
 
+/* Put the flag up again: somebody sleeps and is not on its way. */
+static void return_hungry(ac_team *team) {
+  /* release: as in ac__park_announce() */
+  atomic_store_explicit(&team->hungry, 1, memory_order_release);
+}
+
 /* Publish what lies in a claimed mailbox and see to it that its helper runs.
  * False, and nothing published, if its thread is refused. */
 static bool deliver(ac_worker *sender, ac_worker *helper, uint32_t before,
@@ -159,13 +165,8 @@ static bool deliver(ac_worker *sender, ac_worker *helper, uint32_t before,
     return true;
   /* Nobody else changes a FULL or NUDGED mailbox whose helper has no thread. */
   ac__mail_unclaim(helper, AC__MAIL_ABSENT);
+  return_hungry(helper->team); /* others may be had */
   return false;
-}
-
-/* Put the flag up again: somebody sleeps and is not on its way. */
-static void return_hungry(ac_team *team) {
-  /* release: as in ac__park_announce() */
-  atomic_store_explicit(&team->hungry, 1, memory_order_release);
 }
 
 static void nudge(ac_worker *self) {
@@ -183,9 +184,7 @@ static void nudge(ac_worker *self) {
      * one this helper wakes, finds no core and becomes it */
     if (is_funded ||
         atomic_load_explicit(&team->sentinel, memory_order_relaxed) == 0) {
-      if (deliver(self, helper, before, AC__MAIL_NUDGED, &state))
-        return;
-      return_hungry(team); /* its thread was refused: others may be had */
+      (void)deliver(self, helper, before, AC__MAIL_NUDGED, &state);
       return;
     }
     ac__mail_unclaim(helper, before);
@@ -196,6 +195,38 @@ static void nudge(ac_worker *self) {
     if (atomic_load_explicit(&team->sentinel, memory_order_relaxed) != 0)
       return;
   }
+}
+
+/* While somebody sleeps: put up the flag, and nudge for what is in sight by
+ * now. A scout then is none any more. */
+static void pass_on(ac_worker *self) {
+  ac_team *team = self->team;
+  self->is_scout = false;
+  for (int32_t word = 0; word * 64 < ac__team_width(team); word++) {
+    if (atomic_load_explicit(&team->parked[word], memory_order_relaxed) == 0)
+      continue;
+    /* release, then the barrier: as in ac__park_prepare() */
+    atomic_store_explicit(&team->hungry, 1, memory_order_release);
+    ac__barrier_heavy();
+    if (sees_work(self) &&
+        atomic_exchange_explicit(&team->hungry, 0, memory_order_acq_rel) != 0)
+      nudge(self);
+    return;
+  }
+}
+
+void ac__mail_return(ac_worker *self, ac_worker *helper, uint32_t before) {
+  ac_team *team = self->team;
+  ac__mail_unclaim(helper, before);
+  if (before == AC__MAIL_OPEN)
+    return;
+  /* seq_cst: as in nudge(), of a sentinel */
+  atomic_thread_fence(memory_order_seq_cst);
+  /* relaxed: such a push has taken the flag down, and then the bit, which came
+   * back with ac__mail_unclaim(). A sentinel passes work on by itself. */
+  if (atomic_load_explicit(&team->hungry, memory_order_relaxed) == 0 &&
+      atomic_load_explicit(&team->sentinel, memory_order_relaxed) == 0)
+    pass_on(self);
 }
 
 /* Wake the owners of what this worker runs that are blocked. */
@@ -291,7 +322,7 @@ bool ac__team_invite(ac_worker *sender, const ac__piece *piece, int32_t first,
       continue;
     if (before != AC__MAIL_OPEN &&
         (reach == AC__REACH_AWAKE || !fund(helper))) {
-      ac__mail_unclaim(helper, before);
+      ac__mail_return(sender, helper, before);
       if (reach == AC__REACH_AWAKE)
         continue;
       AC__COUNT(sender, denied);
@@ -340,13 +371,20 @@ static void learn_gap(ac_worker *self, uint64_t now) {
   self->gap_ticks = (3 * self->gap_ticks + gap) / 4;
 }
 
+/* Run a piece if one lies in the lane. */
+static bool run_piece(ac_worker *self) {
+  if (self->is_scout && ac__lane_has_piece(ac__lane_of(self)))
+    pass_on(self);
+  return ac__lane_run(self);
+}
+
 /* Stop looking at the lane, running a piece that came at the last moment. */
 static void leave_lane(ac_worker *self) {
   if (ac__lane_of(self) == NULL)
     return;
   ac__lane_detach(self);
   ac__barrier_heavy();
-  (void)ac__lane_run(self);
+  (void)run_piece(self);
   ac__lane_forget(self);
 }
 
@@ -358,6 +396,8 @@ static void run_mail(ac_worker *self) {
                            .index = self->mail.index};
   ac_worker *patron = self->mail.patron;
   int32_t cpu = self->mail.cpu;
+  if (self->is_scout)
+    pass_on(self);
   leave_lane(self);
   learn_gap(self, ac__ticks());
   ac__piece_run(self, &piece,
@@ -386,7 +426,7 @@ static void run_lane(ac_worker *self, uint32_t waited) {
   /* A clock costs as much as a short region: after few polls the gap is none.
    */
   uint64_t begun = waited < LOOK_ROUNDS ? self->idle_since : ac__ticks();
-  if (ac__lane_run(self)) {
+  if (run_piece(self)) {
     learn_gap(self, begun);
     self->idle_since = ac__ticks();
   }
@@ -465,7 +505,10 @@ typedef enum slumber {
  * is work, the mailbox then BUSY. */
 static bool settle(ac_worker *self) {
   ac__barrier_heavy();
-  return sees_work(self) && ac__park_cancel(self);
+  if (sees_work(self))
+    return ac__park_cancel(self);
+  self->is_scout = false;
+  return false;
 }
 
 /* The sentinel's look. True if it is to be one no longer, mailbox BUSY: it has
@@ -510,6 +553,7 @@ static idle_result sleep_parked(ac_worker *self, slumber how) {
       result = IDLE_MAIL;
       break;
     } else if (code == AC__MAIL_NUDGED) {
+      self->is_scout = true;
       /* relaxed: NUDGED is the helper's own to change */
       atomic_store_explicit(&self->mail.state,
                             ac__mail_with(state, AC__MAIL_BUSY),
@@ -527,8 +571,10 @@ static idle_result sleep_parked(ac_worker *self, slumber how) {
   if (how == WATCH) {
     /* release: pairs with the exchange of the next sentinel */
     atomic_store_explicit(&self->team->sentinel, 0, memory_order_release);
-    /* seq_cst: before pass_on() looks who is parked; pairs with nudge() */
+    /* seq_cst: before pass_on() looks who is parked; pairs with nudge() and
+     * park() */
     atomic_thread_fence(memory_order_seq_cst);
+    self->is_scout = true;
   }
   return result;
 }
@@ -558,6 +604,24 @@ static bool close_parked(ac_worker *self) {
   }
 }
 
+/* Take the flag down: pushes need not nudge while a sentinel looks for a core,
+ * it wakes others once it has one (pass_on). False if there is none any more:
+ * it may have passed on before it could see the caller's bit. */
+static bool lull(ac_worker *self, reason why) {
+  ac_team *team = self->team;
+  self->is_scout = false;
+  /* relaxed: before the fence */
+  atomic_store_explicit(&team->hungry, 0, memory_order_relaxed);
+  if (why == SENTINEL)
+    return true;
+  /* seq_cst: pairs with the fence at the end of sleep_parked() */
+  atomic_thread_fence(memory_order_seq_cst);
+  if (atomic_load_explicit(&team->sentinel, memory_order_relaxed) != 0)
+    return true;
+  return_hungry(team);
+  return false;
+}
+
 /* Park, mailbox BUSY. Returns as sleep_parked(). */
 static idle_result park(ac_worker *self, reason why) {
   ac__token_release(&self->token);
@@ -579,36 +643,22 @@ static idle_result park(ac_worker *self, reason why) {
     bool has_piece = ac__lane_has_piece(ac__lane_of(self));
     bool is_closed = has_piece && close_parked(self);
     if (is_closed)
-      (void)ac__lane_run(self);
+      (void)run_piece(self);
     if (is_closed || !has_piece)
       ac__lane_forget(self);
     if (is_closed)
       return IDLE_WORK;
   }
-  if (why == NO_CORE || why == SENTINEL)
-    /* relaxed: pushes need not nudge while a sentinel looks for a core; it
-     * wakes others once it has one (pass_on) */
-    atomic_store_explicit(&self->team->hungry, 0, memory_order_relaxed);
-  else if (why == NO_WORK && sees_work(self) && ac__park_cancel(self))
-    return IDLE_WORK;
-  return sleep_parked(self, why == SENTINEL ? WATCH : FOR_GOOD);
-}
-
-/* Having found work after a nudge or in the last look: others may sleep while
- * more work is in sight. */
-static void pass_on(ac_worker *self) {
-  ac_team *team = self->team;
-  for (int32_t word = 0; word * 64 < ac__team_width(team); word++) {
-    if (atomic_load_explicit(&team->parked[word], memory_order_relaxed) == 0)
-      continue;
-    /* release, then the barrier: as in ac__park_prepare() */
-    atomic_store_explicit(&team->hungry, 1, memory_order_release);
-    ac__barrier_heavy();
-    if (sees_work(self) &&
-        atomic_exchange_explicit(&team->hungry, 0, memory_order_acq_rel) != 0)
-      nudge(self);
-    return;
+  if (why == NO_CORE || why == SENTINEL) {
+    if (!lull(self, why) && ac__park_cancel(self))
+      return IDLE_WORK;
+  } else if (why == NO_WORK) {
+    if (!sees_work(self))
+      self->is_scout = false;
+    else if (ac__park_cancel(self))
+      return IDLE_WORK;
   }
+  return sleep_parked(self, why == SENTINEL ? WATCH : FOR_GOOD);
 }
 
 /* Run all work in sight, mailbox BUSY. False if the helper may not: no core. */
@@ -620,7 +670,7 @@ static bool work_on(ac_worker *self) {
     if (!has_token(self))
       return false;
     if (is_first)
-      pass_on(self);
+      pass_on(self); /* others may sleep while more is in sight */
     is_first = false;
     if (ac__token_is_recalled(&self->token, ac__clock_ns())) {
       ac__token_release(&self->token);
@@ -636,6 +686,8 @@ static reason find_work(ac_worker *self) {
   leave_lane(self);
   if (self->number >= ac__team_width(self->team)) {
     ac__token_release(&self->token);
+    if (self->is_scout)
+      pass_on(self);
     return BEYOND;
   }
   if (work_on(self)) {

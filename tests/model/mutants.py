@@ -29,8 +29,8 @@ MUTANTS = [
     Mutant(
         "a nap ends without heavy barrier",
         WORKER,
-        "  ac__barrier_heavy();\n  return sees_work(self) && ac__park_cancel(self);",
-        "  return sees_work(self) && ac__park_cancel(self);",
+        "  ac__barrier_heavy();\n  if (sees_work(self))\n    return",
+        "  if (sees_work(self))\n    return",
         "push",
     ),
     Mutant(
@@ -43,8 +43,8 @@ MUTANTS = [
     Mutant(
         "a nap ends without looking again",
         WORKER,
-        "return sees_work(self) && ac__park_cancel(self);",
-        "return false;",
+        "  if (sees_work(self))\n    return ac__park_cancel(self);",
+        "",
         "push",
     ),
     Mutant(
@@ -104,15 +104,17 @@ MUTANTS = [
     Mutant(
         "parking beside a lane does not look again",
         WORKER,
-        "else if (why == NO_WORK && sees_work(self) && ac__park_cancel(self))",
-        "else if (false)",
+        """  } else if (why == NO_WORK) {
+    if (!sees_work(self))""",
+        """  } else if (why == NO_WORK) {
+    if (true)""",
         "mail_and_push",
     ),
     Mutant(
         "a nudge examines the state before it clears the bit",
         SLEEP,
         """      if (!(atomic_fetch_and_explicit(&team->parked[word], ~bit,
-                                      memory_order_acquire) &
+                                      memory_order_acq_rel) &
             bit))
         continue;
       /* acquire: the worker's fields, set before the pointer */
@@ -194,8 +196,8 @@ MUTANTS = [
     Mutant(
         "a nudged helper wakes nobody",
         WORKER,
-        "      pass_on(self);",
-        "      ;",
+        "      pass_on(self); /* others",
+        "      ; /* others",
         "ripple",
     ),
     Mutant(
@@ -229,10 +231,8 @@ MUTANTS = [
         "a sentinel that stands down is not fenced",
         WORKER,
         """    atomic_thread_fence(memory_order_seq_cst);
-  }
-  return result;""",
-        """  }
-  return result;""",
+    self->is_scout""",
+        """    self->is_scout""",
         "ripple_refused",
     ),
     Mutant(
@@ -244,7 +244,60 @@ MUTANTS = [
         atomic_exchange""",
         "ripple",
     ),
+    Mutant(
+        "a helper without a core takes the flag down, sentinel or not",
+        WORKER,
+        "  if (why == SENTINEL)\n    return true;",
+        "  return true;",
+        "ripple_past_sentinel",
+    ),
+    Mutant(
+        "a helper without a core takes the flag down without fence",
+        WORKER,
+        """  /* seq_cst: pairs with the fence at the end of sleep_parked() */
+  atomic_thread_fence(memory_order_seq_cst);""",
+        "",
+        "ripple_past_sentinel",
+    ),
     # ---- Mail ----
+    Mutant(
+        "a mailbox is put back without a look for pushes",
+        WORKER,
+        """      atomic_load_explicit(&team->sentinel, memory_order_relaxed) == 0)
+    pass_on(self);""",
+        """      atomic_load_explicit(&team->sentinel, memory_order_relaxed) == 0)
+    ;""",
+        "mail_refused_and_push",
+    ),
+    Mutant(
+        "a sentinel that is one no longer is no scout",
+        WORKER,
+        "    self->is_scout = true;\n  }\n  return result;",
+        "  }\n  return result;",
+        "mail_to_sentinel",
+    ),
+    Mutant(
+        "a nudged helper is no scout",
+        WORKER,
+        "      self->is_scout = true;\n",
+        "",
+        "mail_to_scout",
+    ),
+    Mutant(
+        "a scout runs its mail and passes nothing on",
+        WORKER,
+        "  if (self->is_scout)\n    pass_on(self);\n  leave_lane(self);",
+        "  leave_lane(self);",
+        "mail_to_scout",
+    ),
+    Mutant(
+        "a scout is none once it has begun to park",
+        WORKER,
+        "    return sees_work(self) && ac__park_cancel(self) ? IDLE_WORK",
+        "    self->is_scout = false;\n"
+        "    return sees_work(self) && ac__park_cancel(self) ? IDLE_WORK",
+        "mail_to_sentinel",
+    ),
     Mutant(
         "a message is published without release",
         SLEEP,
@@ -460,16 +513,16 @@ MUTANTS = [
         WORKER,
         """  ac__lane_detach(self);
   ac__barrier_heavy();
-  (void)ac__lane_run(self);""",
+  (void)run_piece(self);""",
         """  ac__lane_detach(self);
-  (void)ac__lane_run(self);""",
+  (void)run_piece(self);""",
         "mail_between",
     ),
     Mutant(
         "a helper leaves its lane for mail without looking there again",
         WORKER,
         """  ac__barrier_heavy();
-  (void)ac__lane_run(self);
+  (void)run_piece(self);
   ac__lane_forget(self);
 }""",
         """  ac__barrier_heavy();

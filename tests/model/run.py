@@ -62,6 +62,12 @@ REWRITES = [
         1,
         "for (uint32_t round = 1;;) {",
     ),
+    (
+        "team/worker.c",
+        "idle_result result = sleep_parked(self, FOR_GOOD);",
+        1,
+        "idle_result result = sleep_parked(self, (slumber)first_slumber(self));",
+    ),
     ("algo/loop.c", "PATIENCE = 32, ", 1, "PATIENCE = 1, "),
     # One file is compiled of all: names that strand.c has too.
     ("algo/loop.c", "static bool is_over(", 1, "static bool loop_is_over("),

@@ -56,6 +56,13 @@ static void meet(ac_worker *worker, void *index) {
 
 static ac__job plain_jobs[JOBS_MAX]; /* known by their places */
 
+static void had(const ac__job *job) {
+  if (job == NULL || job < plain_jobs || job >= plain_jobs + JOBS_MAX)
+    mc_violation("a thief has a job that nobody pushed");
+  else
+    world.ran[job - plain_jobs]++;
+}
+
 /* ---- Push against park
  * ------------------------------------------------------------------- */
 
@@ -137,6 +144,22 @@ static void ripple_refused(void) {
   add_helper(PARKED);
   add_helper(PARKED);
   finish_setup(3, false);
+  jobs = 2;
+}
+
+/* A helper finds no core while the sentinel gets one. What they are to run was
+ * pushed before. */
+static void do_nothing(void *guest) { (void)guest; }
+static void ripple_past_sentinel(void) {
+  plain_jobs[0].run = plain_jobs[1].run = meet_plainly;
+  add_guest(do_nothing);
+  add_helper(WATCHING);
+  add_helper(NUDGED);
+  finish_setup(2, false);
+  workers[0].slots[0] = &plain_jobs[0];
+  workers[0].slots[1] = &plain_jobs[1];
+  workers[0].head.bottom = 2;
+  *(uint32_t *)(uintptr_t)&team.hungry = 0; /* the sentinel took it down */
   jobs = 2;
 }
 
@@ -240,6 +263,58 @@ static void mail_and_push(void) {
   add_helper(WOKEN_UP);
   finish_setup(0, false);
   jobs = 2;
+}
+
+/* The message is refused while the other pushes. */
+static void mail_refused_and_push(void) {
+  add_guest(send_first);
+  add_guest(push_other);
+  add_helper(PARKED);
+  finish_setup(1, false);
+  jobs = 2;
+}
+
+/* Mail to the sentinel, which waits for a job that the other one must find. */
+static ac_status wait_for_job(ac_range range, void *ctx) {
+  while (atomic_load_explicit(&world.begun[1], memory_order_acquire) == 0)
+    ac__cpu_relax();
+  return run_message(range, ctx);
+}
+static void begin_plainly(ac__job *job, ac_worker *thief) {
+  (void)thief;
+  atomic_store_explicit(&world.begun[job - plain_jobs], 1,
+                        memory_order_release);
+  had(job);
+}
+static void mail_then_push(void *guest) {
+  const ac__piece piece = {
+      .body = wait_for_job, .region = &world.region, .range = {2, 3}};
+  ac__invitation sent;
+  if (!ac__team_invite(guest, &piece, 1, 1 + helpers, AC__REACH_ASLEEP, &sent))
+    world.taken[2]++;
+  (void)ac__job_push(guest, &plain_jobs[1], false);
+}
+static void mail_to_sentinel(void) {
+  plain_jobs[1].run = begin_plainly;
+  add_guest(mail_then_push);
+  add_helper(WATCHING);
+  add_helper(PARKED);
+  finish_setup(1, false);
+  *(uint32_t *)(uintptr_t)&team.hungry = 0; /* the sentinel took it down */
+  world.taken[0]++;
+  jobs = 3;
+}
+
+/* The same to one that was nudged in vain. */
+static void mail_to_scout(void) {
+  plain_jobs[1].run = begin_plainly;
+  add_guest(mail_then_push);
+  add_helper(NUDGED);
+  add_helper(PARKED);
+  finish_setup(0, false);
+  *(uint32_t *)(uintptr_t)&team.hungry = 0; /* whoever nudged took it down */
+  world.taken[0]++;
+  jobs = 3;
 }
 
 /* ---- Joins --------------------------------------------------------------- */
@@ -371,12 +446,6 @@ static void join_strands(void) {
 
 /* ---- The deque ----------------------------------------------------------- */
 
-static void had(const ac__job *job) {
-  if (job == NULL || job < plain_jobs || job >= plain_jobs + JOBS_MAX)
-    mc_violation("a thief has a job that nobody pushed");
-  else
-    world.ran[job - plain_jobs]++;
-}
 static void push_plain(ac_worker *worker, int index) {
   ac__deque_push(&worker->head, &plain_jobs[index]);
 }
@@ -460,6 +529,7 @@ static const scenario scenarios[] = {
     {"ripple_again", ripple_again, false, HUGE},
     {"ripple_again_symmetric", ripple_again, true, HUGE},
     {"ripple_refused", ripple_refused, false, LARGE},
+    {"ripple_past_sentinel", ripple_past_sentinel, false, SMALL},
     {"ripple_late", ripple_late, false, LARGE},
     BOTH(mail),
     {"mail_between", mail_between, false, SMALL},
@@ -468,6 +538,9 @@ static const scenario scenarios[] = {
     {"mail_by_two", mail_by_two, false, SMALL},
     {"mail_refused", mail_refused, false, SMALL},
     {"mail_and_push", mail_and_push, false, SMALL},
+    {"mail_refused_and_push", mail_refused_and_push, false, SMALL},
+    {"mail_to_sentinel", mail_to_sentinel, false, LARGE},
+    {"mail_to_scout", mail_to_scout, false, LARGE},
     BOTH(loop_short),
     BOTH(loop_wide),
     BOTH(loop_helps),

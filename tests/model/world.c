@@ -13,6 +13,8 @@
 #undef AC__COUNT_N
 #define AC__COUNT_N(worker, name, n) ((void)(worker))
 
+static int first_slumber(const ac_worker *helper);
+
 #include "team/await.c"
 #include "team/lane.c"
 #include "team/region.c"
@@ -148,6 +150,7 @@ bool ac__groups_help(ac_worker *worker) {
 typedef enum begin {
   WOKEN_UP, /* looks about, then parks */
   PARKED,   /* sleeps already */
+  WATCHING, /* sleeps as the sentinel */
   NUDGED,   /* sleeps, and is being woken to look for work */
   ABSENT    /* its thread is not started */
 } begin;
@@ -196,6 +199,12 @@ static void add_guest(void (*run)(void *)) {
 
 static void run_helper(void *worker) { (void)ac__helper_main(worker); }
 
+static const ac_worker *first_sentinel; /* NULL = none at the beginning */
+
+static int first_slumber(const ac_worker *helper) {
+  return helper == first_sentinel ? WATCH : FOR_GOOD;
+}
+
 static void add_helper(begin begin) {
   static const char *const named[] = {"helper", "helper 2"};
   int i = guests + helpers++;
@@ -204,15 +213,19 @@ static void add_helper(begin begin) {
   worker->number = worker->place = helpers;
   *(ac_worker **)(uintptr_t)&team.helpers[helpers] = worker;
   team.helper_count = helpers + 1;
-  uint32_t code = begin == WOKEN_UP ? AC__MAIL_OPEN
-                  : begin == PARKED ? AC__MAIL_PARKED
-                  : begin == NUDGED ? AC__MAIL_NUDGED
-                                    : AC__MAIL_ABSENT;
+  uint32_t code = begin == WOKEN_UP                      ? AC__MAIL_OPEN
+                  : begin == PARKED || begin == WATCHING ? AC__MAIL_PARKED
+                  : begin == NUDGED                      ? AC__MAIL_NUDGED
+                                                         : AC__MAIL_ABSENT;
   *(uint32_t *)(uintptr_t)&worker->mail.state = code;
   if (begin == WOKEN_UP || begin == NUDGED)
     return;
   *(uint64_t *)(uintptr_t)&team.parked[0] |= UINT64_C(1) << helpers;
   *(uint32_t *)(uintptr_t)&team.hungry = 1;
+  if (begin != WATCHING)
+    return;
+  first_sentinel = worker;
+  *(uint32_t *)(uintptr_t)&team.sentinel = 1;
 }
 
 /* Once all workers are there. With has_groups, tasks may come from a group. */
