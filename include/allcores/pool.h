@@ -87,8 +87,9 @@ AC_API void ac_worker_let_go(ac_worker_link *link, const void *in_data);
 typedef struct ac_forkserver_ops {
   /** Fork; as fork(). NULL = fork() itself. */
   int (*fork)(void *ctx);
-  /** In the child: be worker `number`. Must not return. */
-  void (*child)(const int memory_fds[2], int number, void *ctx);
+  /** In the child: be worker `number`. `fds` are the pool's memory (two, for
+   * ac_worker_serve) and then those of ac_pool_options. Must not return. */
+  void (*child)(const int *fds, int fd_count, int number, void *ctx);
   void *ctx;
 } ac_forkserver_ops;
 
@@ -100,6 +101,9 @@ AC_API ac_status ac_forkserver_serve(int socket_fd,
 /** The descriptor at which a program started as a fork server finds its socket.
  */
 enum { AC_FORKSERVER_FD = 3 };
+
+/** Most descriptors that a pool's workers can be given. */
+enum { AC_POOL_FDS_MAX = 60 };
 
 /* ---- The pool ----------------------------------------------------------- */
 
@@ -115,13 +119,22 @@ typedef struct ac_pool_options {
   /** With `server` NULL and `forkserver` not: how the child serves. */
   const ac_forkserver_ops *forkserver;
   ac_bytes setup;         /**< handed to each worker's `begin`; copied */
+  const int *fds;         /**< descriptors that each worker gets; borrowed */
+  int fd_count;           /**< at most AC_POOL_FDS_MAX */
   int64_t tasks_a_worker; /**< a worker ends after so many; 0 = never */
   bool is_lazy;           /**< start workers as tasks come, not all at once */
+  bool is_paused; /**< start none before ac_pool_start(), which also gives
+                       `setup` and `fds`, made with the pool's help */
 } ac_pool_options;
 
 /** Make a pool. @return AC_OK; AC_E_INVAL; AC_E_NOMEM; AC_E_OS. */
 AC_API ac_status ac_pool_create(const ac_pool_options *options,
                                 ac_pool **ret_pool);
+
+/** Start the workers of a pool that was made paused. See ac_pool_options.
+ * @return AC_OK; AC_E_NOMEM; AC_E_INVAL; AC_E_STATE: it was started. */
+AC_API ac_status ac_pool_start(ac_pool *pool, ac_bytes setup, const int *fds,
+                               int fd_count);
 
 /** End a pool as ac_pool_terminate() does, and free it. Results that were taken
  * in must have been freed. NULL is a no-op. */

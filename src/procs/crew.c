@@ -23,7 +23,7 @@ enum {
 /* How many workers there should be. */
 static int wanted(const ac_pool *pool) {
   uint32_t tasks = pool->unfinished;
-  if (pool->is_terminated || pool->refusal != NULL)
+  if (pool->is_terminated || pool->is_paused || pool->refusal != NULL)
     return 0;
   if ((pool->is_closing || pool->is_lazy) && tasks < (uint32_t)pool->workers)
     return pool->is_closing           ? (int)tasks

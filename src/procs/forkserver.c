@@ -54,19 +54,19 @@ static bool make_room(forkserver *server) {
 }
 
 static _Noreturn void be_worker(forkserver *server, int32_t server_pid,
-                                const int fds[2], int32_t number) {
+                                const int *fds, int fd_count, int32_t number) {
   ac__signals_reset();
   ac__fd_close(server->socket_fd);
   ac__fd_close(server->children_fd);
   for (size_t i = 0; i < server->count; i++)
     ac__fd_close(server->children[i].pidfd);
   if (ac__process_tie(server_pid))
-    server->ops->child(fds, number, server->ops->ctx);
+    server->ops->child(fds, fd_count, number, server->ops->ctx);
   ac__process_exit(0);
 }
 
 static void start(forkserver *server, const ac__start_request *request,
-                  const int fds[2]) {
+                  const int *fds, int fd_count) {
   int32_t server_pid = ac__process_id();
   int32_t pid = -1;
   ac__notice notice = {.pool = request->pool,
@@ -76,7 +76,7 @@ static void start(forkserver *server, const ac__start_request *request,
     pid = server->ops->fork != NULL ? server->ops->fork(server->ops->ctx)
                                     : ac__process_fork();
   if (pid == 0)
-    be_worker(server, server_pid, fds, request->number);
+    be_worker(server, server_pid, fds, fd_count, request->number);
   if (pid < 0) {
     notify(server, &notice, -1);
     return;
@@ -119,8 +119,8 @@ static bool receive(forkserver *server) {
   int fd_count;
   long size = ac__socket_receive(server->socket_fd, &request, sizeof request,
                                  fds, &fd_count);
-  if (size == (long)sizeof request && fd_count == 2)
-    start(server, &request, fds);
+  if (size == (long)sizeof request && fd_count >= 2)
+    start(server, &request, fds, fd_count);
   for (int i = 0; i < fd_count; i++)
     ac__fd_close(fds[i]);
   return size != 0;

@@ -90,6 +90,21 @@ static ac_status store(ac_pool *pool, ac_bytes bytes, uint64_t *ret_offset) {
   return AC_OK;
 }
 
+/* What each worker is to be given as it starts. */
+static ac_status give_setup(ac_pool *pool, ac_bytes setup, const int *fds,
+                            int fd_count) {
+  if (fd_count < 0 || fd_count > AC_POOL_FDS_MAX)
+    return ac__fail(AC_E_INVAL, "ac_pool_create",
+                    "Give workers at most 60 descriptors.", "there are %d",
+                    fd_count);
+  pool->fd_count = fd_count;
+  for (int i = 0; i < fd_count; i++)
+    pool->fds[i] = fds[i];
+  return setup.size_bytes == 0
+             ? AC_OK
+             : store(pool, setup, &pool->memory.head->setup_offset);
+}
+
 static ac_status check_options(const ac_pool_options *options,
                                ac_pool **ret_pool) {
   if (options == NULL || ret_pool == NULL)
@@ -120,6 +135,7 @@ ac_status ac_pool_create(const ac_pool_options *options, ac_pool **ret_pool) {
   pool->memory.control.fd = pool->memory.arena.fd = -1;
   pool->workers = options->workers;
   pool->is_lazy = options->is_lazy;
+  pool->is_paused = options->is_paused;
   pool->next_owner = AC__OWNER_FIRST;
   pool->backlog_end = &pool->backlog;
   pool->ended_end = &pool->ended;
@@ -130,8 +146,7 @@ ac_status ac_pool_create(const ac_pool_options *options, ac_pool **ret_pool) {
     ac__pool_head *head = pool->memory.head;
     head->cores = ac__budget_granted();
     head->tasks_a_worker = options->tasks_a_worker;
-    if (options->setup.size_bytes > 0)
-      st = store(pool, options->setup, &head->setup_offset);
+    st = give_setup(pool, options->setup, options->fds, options->fd_count);
   }
   if (st != AC_OK) {
     free_pool(pool);
@@ -148,6 +163,23 @@ ac_status ac_pool_create(const ac_pool_options *options, ac_pool **ret_pool) {
   ac__server_ring(pool->server);
   *ret_pool = pool;
   return AC_OK;
+}
+
+ac_status ac_pool_start(ac_pool *pool, ac_bytes setup, const int *fds,
+                        int fd_count) {
+  if (ac__pool_is_parents(pool))
+    return fail_forked("ac_pool_start");
+  (void)pthread_mutex_lock(&pool->lock);
+  ac_status st = AC_OK;
+  if (!pool->is_paused)
+    st = ac__fail(AC_E_STATE, "ac_pool_start", "", "the pool was started");
+  else
+    st = give_setup(pool, setup, fds, fd_count);
+  if (st == AC_OK)
+    pool->is_paused = false;
+  (void)pthread_mutex_unlock(&pool->lock);
+  ac__server_ring(pool->server);
+  return st;
 }
 
 void ac_pool_destroy(ac_pool *pool) {

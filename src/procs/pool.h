@@ -62,6 +62,9 @@ struct ac_pool {
   uint32_t generation; /* of fork */
   int workers;
   bool is_lazy;
+  bool is_paused;
+  int fd_count; /* descriptors that each worker gets, the caller's */
+  int fds[AC_POOL_FDS_MAX];
 
   pthread_mutex_t lock; /* guards all that follows */
   pthread_cond_t crew_changed;

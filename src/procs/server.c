@@ -133,8 +133,9 @@ typedef struct own_child {
   const ac_worker_ops *worker;
 } own_child;
 
-static void be_own_worker(const int fds[2], int number, void *ctx) {
+static void be_own_worker(const int *fds, int fd_count, int number, void *ctx) {
   const own_child *own = ctx;
+  (void)fd_count;
   ac__process_exit(ac_worker_serve(fds, number, own->worker) == AC_OK ? 0 : 1);
 }
 
@@ -207,11 +208,14 @@ static bool receive(ac__server *server) {
 static void ask_for_workers(ac__server *server) {
   for (ac_pool *pool = server->pools; pool != NULL; pool = pool->next) {
     ac__start_request request;
-    int fds[2] = {pool->memory.control.fd, pool->memory.arena.fd};
+    int fds[AC__FDS_MAX] = {pool->memory.control.fd, pool->memory.arena.fd};
+    for (int i = 0; i < pool->fd_count; i++)
+      fds[2 + i] = pool->fds[i];
     (void)pthread_mutex_lock(&pool->lock);
     while (server->in_flight < IN_FLIGHT && ac__crew_next(pool, &request)) {
       server->in_flight++;
-      if (!ac__socket_send(server->socket_fd, &request, sizeof request, fds, 2))
+      if (!ac__socket_send(server->socket_fd, &request, sizeof request, fds,
+                           2 + pool->fd_count))
         break; /* its end is seen next */
     }
     (void)pthread_mutex_unlock(&pool->lock);

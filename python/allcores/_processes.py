@@ -1,0 +1,294 @@
+"""Workers that are processes.
+
+Joins `_shipping.py`, which makes bytes of tasks, with `_procs`, which moves bytes
+between processes. See docs/decisions/0004-worker-processes.md.
+
+Invariant: each key that `_procs` gave is in `_tickets`, or its outcome in `_early`
+(another thread took it in before `submit` could note the key), until it is taken in.
+
+Knows nothing of: how a task is pickled, shared memory.
+"""
+
+import atexit
+import os
+import sys
+import time
+import weakref
+
+from allcores import _procs
+from allcores._shipping import Sender
+from allcores._worker import setup_of
+from allcores._workers import (
+    SLICE_SECONDS,
+    InitializerError,
+    RemoteTraceback,
+    TaskTimeoutError,
+    Ticket,
+    WorkerDiedError,
+    Workers,
+)
+
+__all__ = ["ProcessWorkers"]
+
+START_METHODS = ("forkserver", "fork", "spawn")
+
+# ac_task_end of allcores/pool.h.
+_DONE, _CANCELLED, _DIED, _TIMEOUT, _REFUSED, _NOMEM = range(6)
+# ac_task_place.
+_RUNNING = 2
+
+_PROGRAM = (
+    "import sys; sys.path[0] = {folder!r}; "
+    "from allcores._forkserver import main; main()"
+)
+
+_living = weakref.WeakSet()
+
+
+class ProcessWorkers(Workers):
+    """`count` worker processes.
+
+    Parameters
+    ----------
+    count : int
+        1 to 1024.
+    start_method : {"forkserver", "fork", "spawn"}
+        How workers come to be: forked from a small server, which is the default;
+        forked from a copy of this process, made here; or started as new interpreters.
+    initializer : callable, optional
+        Called by each worker before its first task. If it raises, all tasks fail with
+        InitializerError, and `submit` raises it.
+    initargs : tuple
+    max_tasks_per_child : int, optional
+        Tasks after which a worker is replaced by another.
+    lazy : bool
+        Start workers as tasks come, in place of all at once.
+    """
+
+    kind = "processes"
+
+    def __init__(
+        self,
+        count,
+        *,
+        start_method="forkserver",
+        initializer=None,
+        initargs=(),
+        max_tasks_per_child=None,
+        lazy=False,
+    ):
+        if start_method not in START_METHODS:
+            raise ValueError(
+                f"start_method is 'forkserver', 'fork' or 'spawn', not {start_method!r}"
+            )
+        super().__init__(count)
+        self._tickets = {}
+        self._early = {}
+        self._sleeping = 0
+        self._refusal = None
+        self._setup_fds = []
+        self._pid = os.getpid()
+        server = None if start_method == "fork" else _server(start_method)
+        self._pool = _procs.pool(
+            count, server, _fork_worker, max_tasks_per_child or 0, lazy
+        )
+        self._sender = Sender(self._pool.store)
+        payload = None
+        if initializer is not None:
+            payload, self._setup_fds = self._sender.pack_setup(initializer, initargs)
+        self._pool.start(setup_of(payload, len(self._setup_fds)), self._setup_fds)
+        self._submit = self._pool.submit
+        self._next = self._pool.next
+        _living.add(self)
+
+    def submit(
+        self, mode, function, data, *, timeout=None, retries=0, on_done=None, tag=None
+    ):
+        if self._refusal is not None:
+            raise self._refusal()
+        payload, buffers = self._sender.pack(mode, function, data)
+        ticket = Ticket(self, on_done, tag)
+        limit_ns = 0 if timeout is None else max(1, int(timeout * 1e9))
+        try:
+            key = self._submit(payload, buffers, limit_ns, retries)
+        except RuntimeError as error:
+            self.poll()
+            raise (self._refusal() if self._refusal is not None else error) from None
+        self._outstanding += 1
+        ticket._key = key
+        self._tickets[key] = ticket
+        if self._early:
+            self._settle(key)
+        return ticket
+
+    def poll(self):
+        count = 0
+        take = self._next
+        while (entry := take()) is not None:
+            count += 1
+            ticket = self._tickets.pop(entry[0], None)
+            if ticket is not None:
+                self._take_in(ticket, entry)
+            else:
+                self._early[entry[0]] = entry
+                self._settle(entry[0])
+        if count and self._sleeping:
+            self._pool.ring()
+        return count
+
+    def _settle(self, key):
+        """Bring an early outcome and its ticket together, by one thread of two."""
+        if key not in self._tickets or key not in self._early:
+            return
+        ticket = self._tickets.pop(key, None)
+        if ticket is not None:
+            self._take_in(ticket, self._early.pop(key))
+
+    def _take_in(self, ticket, entry):
+        _, end, pid, attempts, exit_status, run_ns, payload, buffers = entry
+        ticket.pid = pid
+        if end == _DONE:
+            ok, value, ticket.failed_index, ticket.seconds = self._sender.unpack_result(
+                payload, buffers
+            )
+            self._end(ticket, ok, value)
+            return
+        ticket.seconds = run_ns / 1e9
+        if end == _CANCELLED:
+            ticket.was_cancelled = True
+            self._end(ticket, False, None)
+        elif end == _DIED:
+            self._end(ticket, False, _death(pid, exit_status, attempts))
+        elif end == _TIMEOUT:
+            self._end(
+                ticket,
+                False,
+                TaskTimeoutError(
+                    f"the task ran for longer than it was allowed to, and its worker "
+                    f"process (pid {pid}) was ended"
+                ),
+            )
+        elif end == _REFUSED:
+            self._refuse(bytes(payload).decode(errors="replace"))
+            self._end(ticket, False, self._refusal())
+        else:
+            self._end(
+                ticket,
+                False,
+                MemoryError("memory for the task's result could not be had"),
+            )
+
+    def _refuse(self, text):
+        def make():
+            error = InitializerError(
+                "the worker processes cannot begin: " + text.strip().rpartition("\n")[2]
+            )
+            error.__cause__ = RemoteTraceback(text)
+            return error
+
+        if self._refusal is None:
+            self._refusal = make
+
+    def _sleep(self, seconds):
+        self._sleeping += 1
+        try:
+            self._pool.wait(seconds)
+        finally:
+            self._sleeping -= 1
+
+    def is_running(self, ticket):
+        return self._pool.where(ticket._key) == _RUNNING
+
+    def cancel(self, ticket, kill=False):
+        return self._pool.cancel(ticket._key, kill)
+
+    def close(self):
+        if self._refusal is None:
+            self._refusal = _closed
+        self._pool.close()
+
+    def terminate(self):
+        if os.getpid() != self._pid:
+            return
+        if self._refusal is None:
+            self._refusal = _closed
+        self._pool.terminate()
+        self.poll()
+        self._close_fds()
+
+    def join(self, timeout=None):
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self.poll()
+            left = SLICE_SECONDS
+            if until is not None:
+                left = min(left, max(0.0, until - time.monotonic()))
+            if self._outstanding:
+                self._sleep(left)
+            elif self._pool.join(left):
+                self._close_fds()
+                return True
+            if until is not None and time.monotonic() >= until:
+                return False
+
+    def pids(self):
+        return self._pool.pids()
+
+    def _close_fds(self):
+        fds, self._setup_fds = self._setup_fds, []
+        for fd in fds:
+            os.close(fd)
+
+
+def _closed():
+    return RuntimeError("the workers were closed: they take no more tasks")
+
+
+def _death(pid, exit_status, attempts):
+    if exit_status < 0:
+        import signal
+
+        try:
+            how = f"was killed by {signal.Signals(-exit_status).name}"
+        except ValueError:
+            how = f"was killed by signal {-exit_status}"
+    else:
+        how = f"ended with exit code {exit_status}"
+    times = "" if attempts < 2 else f", the last of {attempts} that began it"
+    hint = (
+        "; if nobody sent that signal, the system was short of memory"
+        if exit_status == -9
+        else ""
+    )
+    return WorkerDiedError(
+        f"worker process {pid} {how} while it ran the task{times}{hint}",
+        pid,
+        exit_status,
+        attempts,
+    )
+
+
+def _fork_worker(fds, number):
+    from allcores import _worker
+
+    _worker.main(fds, number)
+
+
+def _server(start_method):
+    """The fork server's program: one for all pools of this interpreter."""
+    from subprocess import _args_from_interpreter_flags
+
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return (
+        sys.executable,
+        *_args_from_interpreter_flags(),
+        "-c",
+        _PROGRAM.format(folder=folder),
+        start_method,
+    )
+
+
+@atexit.register
+def _end_all():
+    for workers in list(_living):
+        workers.terminate()

@@ -1,0 +1,254 @@
+"""What a worker process is: set up as its parent was, then one task after another.
+
+The parent hands over, as bytes, what `setup_of` made: folder, search path, arguments,
+environment, warning filters, and the initializer. What cannot be set up is told to the
+parent as text, and no task is run.
+
+Knows nothing of: pickling of tasks (`_shipping.py`), shared memory.
+"""
+
+import marshal
+import os
+import sys
+
+# What a worker lacks of its parent's environment, or has otherwise.
+_OWN = frozenset({"ALLCORES_LEDGER"})
+
+
+# ---- In the parent -------------------------------------------------------------
+
+
+def setup_of(initializer_payload, fd_count):
+    """The bytes that a worker is set up with; small, since each reads them."""
+    warnings = sys.modules.get("warnings")
+    filters = [] if warnings is None else _plain_filters(warnings.filters)
+    try:
+        folder = os.getcwd()
+    except OSError:  # it was removed
+        folder = None
+    return marshal.dumps(
+        {
+            "cwd": folder,
+            "path": [item for item in sys.path if type(item) is str],
+            "argv": [item for item in sys.argv if type(item) is str],
+            "environ": dict(os.environ),
+            "filters": filters,
+            "multiprocessing": "multiprocessing.process" in sys.modules,
+            "parent": _parent_names(),
+            "main": _main_file(),
+            "initializer": initializer_payload,
+            "fds": fd_count,
+        }
+    )
+
+
+def _plain_filters(filters):
+    """Warning filters whose category is a built-in one, as plain values."""
+    plain = []
+    for action, message, category, module, line in filters:
+        if getattr(category, "__module__", None) != "builtins":
+            continue
+        patterns = [
+            item if item is None or type(item) is str else item.pattern
+            for item in (message, module)
+        ]
+        plain.append((action, patterns[0], category.__name__, patterns[1], line))
+    return plain
+
+
+def _parent_names():
+    process = sys.modules.get("multiprocessing.process")
+    name = process.current_process().name if process is not None else "MainProcess"
+    return name, os.getpid()
+
+
+def _main_file():
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    return file if type(file) is str else None
+
+
+# ---- In the worker -------------------------------------------------------------
+
+
+def main(fds, number):
+    """Be worker `number`; never returns."""
+    from allcores import _procs
+
+    worker = _Worker(fds, number)
+    status = 1
+    try:
+        if _procs.worker_serve(fds[0], fds[1], number, worker.begin, worker.run, None):
+            status = 0
+        _leave()
+    finally:
+        os._exit(status)
+
+
+class _Worker:
+    def __init__(self, fds, number):
+        self.fds = fds[2:]
+        self.number = number
+        self.receiver = None
+
+    def begin(self, link, setup):
+        """None, or why no task can run."""
+        import random
+
+        try:
+            given = marshal.loads(setup)
+            _set_up(given, self.number)
+            random.seed()  # else all workers draw what the server would
+            from allcores import _procs
+            from allcores._shipping import Receiver
+
+            self.receiver = Receiver(lambda key: _procs.worker_fetch(link, key))
+            main_module = sys.modules["__main__"]
+            if given["main"] is not None and not hasattr(main_module, "__file__"):
+                main_module.__file__ = given["main"]
+            if given["initializer"] is not None:
+                self.receiver.run_setup(given["initializer"], self.fds)
+            _flush()
+        except BaseException:
+            import traceback
+
+            _flush()
+            return traceback.format_exc()
+
+    def run(self, payload, buffers):
+        answer = self.receiver.run(payload, buffers)
+        _flush()
+        return answer
+
+
+def _set_up(given, number):
+    if given["cwd"] is not None:
+        try:
+            os.chdir(given["cwd"])
+        except OSError:
+            pass  # removed meanwhile; the parent has it no more either
+    sys.path[:] = given["path"]
+    sys.argv[:] = given["argv"]
+    own = {name: os.environ[name] for name in _OWN if name in os.environ}
+    if dict(os.environ) != given["environ"]:
+        os.environ.clear()
+        os.environ.update(given["environ"])
+    os.environ.update(own)
+    if given["filters"]:
+        _set_filters(given["filters"])
+    _Identity(given["parent"], number).install(given["multiprocessing"])
+
+
+def _set_filters(plain):
+    import builtins
+    import re
+    import warnings
+
+    filters = []
+    for action, message, category, module, line in plain:
+        patterns = [
+            None if item is None else re.compile(item, flags)
+            for item, flags in ((message, re.IGNORECASE), (module, 0))
+        ]
+        filters.append(
+            (action, patterns[0], getattr(builtins, category), patterns[1], line)
+        )
+    warnings.filters[:] = filters
+    warnings._filters_mutated() if hasattr(warnings, "_filters_mutated") else None
+
+
+def _flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # none, closed, or nobody reads it any more
+
+
+def _leave():
+    """What an interpreter does at its end, as far as a task may count on it."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    _flush()
+
+
+class _Identity:
+    """Who multiprocessing says that this process is.
+
+    Set when its module is imported, since importing it takes as long as starting a
+    worker does.
+    """
+
+    def __init__(self, parent, number):
+        self.parent = parent
+        self.number = number
+
+    def install(self, is_wanted):
+        if is_wanted or "multiprocessing.process" in sys.modules:
+            import multiprocessing.process
+
+            self.apply(multiprocessing.process)
+        else:
+            sys.meta_path.insert(0, self)
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "multiprocessing.process":
+            return None
+        import importlib.util
+
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            self.apply(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+    def apply(self, process):
+        name, pid = self.parent
+
+        class Worker(process.BaseProcess):
+            """A worker process of allcores."""
+
+            def __init__(self, identity, name):
+                self._identity = identity
+                self._config = {"authkey": b"", "semprefix": "/mp", "daemon": True}
+                self._parent_pid = pid
+                self._parent_name = parent_name
+                self._popen = None
+                self._closed = False
+                self._target = None
+                self._args = ()
+                self._kwargs = {}
+                self._name = name
+
+        parent_name = name
+        config = process.current_process()._config
+        current = Worker((self.number + 1,), f"AllcoresWorker-{self.number + 1}")
+        current._config = dict(config, daemon=True)
+        process._current_process = current
+        process._process_counter = iter_count()
+        process._parent_process = process._ParentProcess(name, pid, _lifeline())
+
+
+def iter_count():
+    import itertools
+
+    return itertools.count(1)
+
+
+def _lifeline():
+    """What parent_process().join() waits for: it ends when this process does."""
+    read, _ = os.pipe()
+    return read
+
+
+if __name__ == "__main__":  # a worker that was not forked: the start method "spawn"
+    _number, *_fds = map(int, sys.argv[1:])
+    from allcores import _worker
+
+    _worker.main(_fds, _number)

@@ -1,0 +1,763 @@
+/* procs.c: the module allcores._procs, Python's way to worker processes.
+ *
+ * A thin face of allcores/pool.h, which turns Python's objects into bytes and
+ * buffers. Three sides use it: the parent (Pool), the fork server
+ * (forkserver_serve) and the worker (worker_serve).
+ *
+ * Memory. What arrives with buffers beside it is not copied: the buffers are
+ * Part objects over shared memory, which share one Block. When the last Part
+ * has gone the Block gives the memory back. In a worker Parts are read-only; in
+ * the parent they are the caller's own.
+ *
+ * The GIL is released while a thread waits.
+ *
+ * Knows nothing of: pickles, what a task is. See _shipping.py, _processes.py.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <allcores/allcores.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct procs_state {
+  PyTypeObject *block_type;
+  PyTypeObject *part_type;
+  PyTypeObject *pool_type;
+} procs_state;
+
+static struct PyModuleDef procs_module;
+
+static procs_state *state_of_type(PyTypeObject *type) {
+  return PyType_GetModuleState(type);
+}
+
+/* The table of core.c, in short: what these calls return. */
+static PyObject *raise_status(ac_status status) {
+  const ac_error *error = ac_last_error();
+  PyObject *exception = status == AC_E_INVAL   ? PyExc_ValueError
+                        : status == AC_E_NOMEM ? PyExc_MemoryError
+                        : status == AC_E_OS    ? PyExc_OSError
+                                               : PyExc_RuntimeError;
+  if (error->status != status || error->detail[0] == '\0')
+    return PyErr_Format(exception, "%s", ac_status_text(status));
+  return PyErr_Format(exception, "%s%s%s", error->detail,
+                      error->remedy[0] != '\0' ? ". " : "", error->remedy);
+}
+
+/* ---- Block and Part: shared memory as buffers ------------------------------
+ */
+
+typedef struct block {
+  PyObject_HEAD PyObject *pool; /* the parent: whose memory; else NULL */
+  uint64_t buffers;             /* the parent: to be freed with this name */
+  ac_worker_link *link;         /* a worker: to be let go of, if it was held */
+  const void *data;
+  int is_held;
+  pid_t pid; /* a fork's copy gives nothing back */
+} block;
+
+typedef struct part {
+  PyObject_HEAD PyObject *block;
+  const void *data;
+  Py_ssize_t size_bytes;
+  int is_readonly;
+} part;
+
+typedef struct pool {
+  PyObject_HEAD ac_pool *pool;
+  PyObject *child; /* what a worker forked off this process runs */
+} pool;
+
+static void block_dealloc(PyObject *self) {
+  block *block = (struct block *)self;
+  PyTypeObject *type = Py_TYPE(self);
+  if (block->pool != NULL && block->buffers != 0)
+    ac_pool_buffers_free(((pool *)block->pool)->pool, block->buffers);
+  if (block->link != NULL && block->is_held && block->pid == getpid())
+    ac_worker_let_go(block->link, block->data);
+  Py_XDECREF(block->pool);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+static void part_dealloc(PyObject *self) {
+  PyTypeObject *type = Py_TYPE(self);
+  Py_XDECREF(((part *)self)->block);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+static int part_getbuffer(PyObject *self, Py_buffer *view, int flags) {
+  part *part = (struct part *)self;
+  return PyBuffer_FillInfo(view, self, (void *)(uintptr_t)part->data,
+                           part->size_bytes, part->is_readonly, flags);
+}
+
+static Py_ssize_t part_length(PyObject *self) {
+  return ((part *)self)->size_bytes;
+}
+
+static PyType_Slot block_slots[] = {
+    {Py_tp_doc, (char *)"Shared memory in use; see Part."},
+    {Py_tp_dealloc, block_dealloc},
+    {0, NULL},
+};
+static PyType_Spec block_spec = {
+    .name = "allcores._procs.Block",
+    .basicsize = sizeof(block),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = block_slots,
+};
+
+static PyType_Slot part_slots[] = {
+    {Py_tp_doc, (char *)"Bytes in shared memory, by the buffer protocol."},
+    {Py_tp_dealloc, part_dealloc},
+    {Py_bf_getbuffer, part_getbuffer},
+    {Py_sq_length, part_length},
+    {0, NULL},
+};
+static PyType_Spec part_spec = {
+    .name = "allcores._procs.Part",
+    .basicsize = sizeof(part),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = part_slots,
+};
+
+static PyObject *make_part(procs_state *state, PyObject *block,
+                           const ac_bytes *bytes, int is_readonly) {
+  part *made = PyObject_New(part, state->part_type);
+  if (made == NULL)
+    return NULL;
+  Py_INCREF(block);
+  made->block = block;
+  made->data = bytes->data;
+  made->size_bytes = (Py_ssize_t)bytes->size_bytes;
+  made->is_readonly = is_readonly;
+  return (PyObject *)made;
+}
+
+static block *make_block(procs_state *state) {
+  block *made = PyObject_New(block, state->block_type);
+  if (made == NULL)
+    return NULL;
+  made->pool = NULL;
+  made->buffers = 0;
+  made->link = NULL;
+  made->data = NULL;
+  made->is_held = 0;
+  made->pid = getpid();
+  return made;
+}
+
+/* A message as (bytes, [part, …]). Small ones without buffers are copied. */
+static int make_message(procs_state *state, PyObject *block,
+                        const ac_message *message, int is_readonly,
+                        PyObject **ret_payload, PyObject **ret_buffers) {
+  PyObject *payload =
+      block == NULL
+          ? PyBytes_FromStringAndSize(message->bytes.data,
+                                      (Py_ssize_t)message->bytes.size_bytes)
+          : make_part(state, block, &message->bytes, 1);
+  PyObject *buffers = PyTuple_New((Py_ssize_t)message->buffer_count);
+  for (size_t i = 0; buffers != NULL && i < message->buffer_count; i++) {
+    PyObject *item = make_part(state, block, &message->buffers[i], is_readonly);
+    if (item == NULL)
+      Py_CLEAR(buffers);
+    else
+      PyTuple_SET_ITEM(buffers, (Py_ssize_t)i, item);
+  }
+  if (payload == NULL || buffers == NULL) {
+    Py_XDECREF(payload);
+    Py_XDECREF(buffers);
+    return -1;
+  }
+  *ret_payload = payload;
+  *ret_buffers = buffers;
+  return 0;
+}
+
+/* ---- Python's objects as a message ------------------------------------------
+ */
+
+enum { VIEWS_ON_STACK = 16 };
+
+typedef struct views {
+  ac_message message;
+  Py_buffer payload;
+  Py_buffer *views;
+  ac_bytes *bytes;
+  Py_ssize_t count;
+  Py_buffer own_views[VIEWS_ON_STACK];
+  ac_bytes own_bytes[VIEWS_ON_STACK];
+} views;
+
+static void views_release(views *views) {
+  while (views->count > 0)
+    PyBuffer_Release(&views->views[--views->count]);
+  if (views->views != views->own_views) {
+    PyMem_Free(views->views);
+    PyMem_Free(views->bytes);
+  }
+  views->views = views->own_views;
+  views->bytes = views->own_bytes;
+  if (views->payload.obj != NULL)
+    PyBuffer_Release(&views->payload);
+}
+
+static int views_room(views *views, Py_ssize_t count) {
+  if (count <= VIEWS_ON_STACK)
+    return 0;
+  Py_buffer *buffers = PyMem_New(Py_buffer, (size_t)count);
+  ac_bytes *bytes = PyMem_New(ac_bytes, (size_t)count);
+  if (buffers == NULL || bytes == NULL) {
+    PyMem_Free(buffers);
+    PyMem_Free(bytes);
+    PyErr_NoMemory();
+    return -1;
+  }
+  views->views = buffers;
+  views->bytes = bytes;
+  return 0;
+}
+
+/* Until views_release(): on failure too. */
+static int views_take(views *views, PyObject *payload, PyObject *buffers) {
+  views->count = 0;
+  views->views = views->own_views;
+  views->bytes = views->own_bytes;
+  views->payload.obj = NULL;
+  if (PyObject_GetBuffer(payload, &views->payload, PyBUF_SIMPLE) < 0)
+    return -1;
+  PyObject *list = PySequence_Fast(buffers, "buffers must be a sequence");
+  if (list == NULL)
+    return -1;
+  Py_ssize_t count = PySequence_Fast_GET_SIZE(list);
+  int result = views_room(views, count);
+  for (Py_ssize_t i = 0; result == 0 && i < count; i++) {
+    result = PyObject_GetBuffer(PySequence_Fast_GET_ITEM(list, i),
+                                &views->views[i], PyBUF_SIMPLE);
+    if (result < 0)
+      break;
+    views->count++;
+    views->bytes[i] =
+        (ac_bytes){views->views[i].buf, (size_t)views->views[i].len};
+  }
+  Py_DECREF(list);
+  views->message =
+      (ac_message){.bytes = {views->payload.buf, (size_t)views->payload.len},
+                   .buffers = views->bytes,
+                   .buffer_count = (size_t)views->count};
+  return result;
+}
+
+/* ---- The worker
+ * -------------------------------------------------------------- */
+
+typedef struct worker {
+  procs_state *state;
+  PyObject *begin, *run, *sleep;
+  PyThreadState *thread;
+  views out; /* what the last task gave, until the next */
+  PyObject *text;
+} worker;
+
+static ac_status worker_begin(ac_worker_link *link, ac_bytes setup,
+                              ac_bytes *ret_text, void *ctx) {
+  worker *worker = ctx;
+  PyEval_RestoreThread(worker->thread);
+  PyObject *capsule = PyCapsule_New(link, "allcores.worker_link", NULL);
+  PyObject *answer =
+      capsule == NULL
+          ? NULL
+          : PyObject_CallFunction(worker->begin, "Oy#", capsule, setup.data,
+                                  (Py_ssize_t)setup.size_bytes);
+  Py_XDECREF(capsule);
+  ac_status st = AC_OK;
+  if (answer == NULL) {
+    PyErr_Print();
+    st = AC_E_STATE;
+  } else if (PyUnicode_Check(answer)) { /* why it cannot begin */
+    Py_ssize_t size;
+    const char *text = PyUnicode_AsUTF8AndSize(answer, &size);
+    *ret_text = (ac_bytes){text != NULL ? text : "", text ? (size_t)size : 0};
+    worker->text = answer;
+    answer = NULL;
+    st = AC_E_STATE;
+  }
+  Py_XDECREF(answer);
+  worker->thread = PyEval_SaveThread();
+  return st;
+}
+
+/* Call `run` with a message; its answer is a pair. */
+static PyObject *call_run(worker *worker, block *block, const ac_message *in) {
+  PyObject *payload, *buffers;
+  if (make_message(worker->state, (PyObject *)block, in, 1, &payload,
+                   &buffers) < 0)
+    return NULL;
+  PyObject *args[] = {payload, buffers};
+  PyObject *answer = PyObject_Vectorcall(worker->run, args, 2, NULL);
+  Py_DECREF(payload);
+  Py_DECREF(buffers);
+  if (answer != NULL &&
+      (!PyTuple_Check(answer) || PyTuple_GET_SIZE(answer) != 2)) {
+    PyErr_SetString(PyExc_TypeError, "run() must return (payload, buffers)");
+    Py_CLEAR(answer);
+  }
+  return answer;
+}
+
+static void worker_run(ac_worker_link *link, const ac_message *in,
+                       ac_message *ret, bool *ret_is_held, void *ctx) {
+  enum { COPIED_BYTES = 4096 };
+  worker *worker = ctx;
+  PyEval_RestoreThread(worker->thread);
+  views_release(&worker->out);
+  block *block = NULL;
+  if (in->buffer_count > 0 || in->bytes.size_bytes > COPIED_BYTES) {
+    block = make_block(worker->state);
+    if (block != NULL) {
+      block->link = link;
+      block->data = in->bytes.data;
+    }
+  }
+  PyObject *answer = NULL;
+  if (block != NULL || !PyErr_Occurred())
+    answer = call_run(worker, block, in);
+  if (answer == NULL || views_take(&worker->out, PyTuple_GET_ITEM(answer, 0),
+                                   PyTuple_GET_ITEM(answer, 1)) < 0) {
+    /* run() sees to errors of tasks itself; this one is ours: end here, so that
+     * the task fails with a death. */
+    PyErr_Print();
+    Py_FatalError("allcores: a worker could not hand over its result");
+  }
+  *ret = worker->out.message;
+  Py_DECREF(answer);
+  if (block != NULL) {
+    block->is_held = Py_REFCNT(block) > 1;
+    *ret_is_held = block->is_held;
+    Py_DECREF(block);
+  }
+  worker->thread = PyEval_SaveThread();
+}
+
+static void worker_rest(worker *worker, PyObject *flag) {
+  if (worker->sleep == Py_None)
+    return;
+  PyEval_RestoreThread(worker->thread);
+  PyObject *answer = PyObject_CallOneArg(worker->sleep, flag);
+  if (answer == NULL)
+    PyErr_Clear();
+  Py_XDECREF(answer);
+  worker->thread = PyEval_SaveThread();
+}
+
+static void worker_before_sleep(void *ctx) { worker_rest(ctx, Py_True); }
+static void worker_after_sleep(void *ctx) { worker_rest(ctx, Py_False); }
+
+static PyObject *procs_worker_serve(PyObject *module, PyObject *args) {
+  int fds[2], number;
+  worker worker = {.state = PyModule_GetState(module)};
+  worker.out.views = worker.out.own_views;
+  if (!PyArg_ParseTuple(args, "iiiOOO:worker_serve", &fds[0], &fds[1], &number,
+                        &worker.begin, &worker.run, &worker.sleep))
+    return NULL;
+  ac_worker_ops ops = {
+      .begin = worker_begin, .run = worker_run, .ctx = &worker};
+  if (worker.sleep != Py_None) {
+    ops.before_sleep = worker_before_sleep;
+    ops.after_sleep = worker_after_sleep;
+  }
+  worker.thread = PyEval_SaveThread();
+  ac_status st = ac_worker_serve(fds, number, &ops);
+  PyEval_RestoreThread(worker.thread);
+  views_release(&worker.out);
+  Py_XDECREF(worker.text);
+  return PyBool_FromLong(st == AC_OK);
+}
+
+static PyObject *procs_worker_fetch(PyObject *module, PyObject *args) {
+  PyObject *capsule;
+  unsigned long long key;
+  (void)module;
+  if (!PyArg_ParseTuple(args, "OK:worker_fetch", &capsule, &key))
+    return NULL;
+  ac_worker_link *link = PyCapsule_GetPointer(capsule, "allcores.worker_link");
+  if (link == NULL)
+    return NULL;
+  ac_bytes bytes = ac_worker_fetch(link, key);
+  if (bytes.data == NULL)
+    return PyErr_Format(PyExc_KeyError, "nothing is stored as %llu", key);
+  return PyBytes_FromStringAndSize(bytes.data, (Py_ssize_t)bytes.size_bytes);
+}
+
+/* ---- The fork server
+ * ----------------------------------------------------------- */
+
+static int fork_python(void *ctx) {
+  (void)ctx;
+  PyOS_BeforeFork();
+  pid_t pid = fork();
+  if (pid == 0)
+    PyOS_AfterFork_Child();
+  else
+    PyOS_AfterFork_Parent();
+  return (int)pid;
+}
+
+static void be_child(const int *fds, int fd_count, int number, void *ctx) {
+  PyObject *list = PyList_New(0);
+  for (int i = 0; list != NULL && i < fd_count; i++) {
+    PyObject *fd = PyLong_FromLong(fds[i]);
+    if (fd == NULL || PyList_Append(list, fd) < 0)
+      Py_CLEAR(list);
+    Py_XDECREF(fd);
+  }
+  PyObject *answer =
+      list == NULL ? NULL : PyObject_CallFunction(ctx, "Oi", list, number);
+  if (answer == NULL)
+    PyErr_Print();
+  _exit(answer == NULL);
+}
+
+static PyObject *procs_forkserver_serve(PyObject *module, PyObject *args) {
+  int fd;
+  PyObject *child;
+  (void)module;
+  if (!PyArg_ParseTuple(args, "iO:forkserver_serve", &fd, &child))
+    return NULL;
+  const ac_forkserver_ops ops = {
+      .fork = fork_python, .child = be_child, .ctx = child};
+  ac_status st = ac_forkserver_serve(fd, &ops); /* one thread: keeps the GIL */
+  if (st != AC_OK)
+    return raise_status(st);
+  Py_RETURN_NONE;
+}
+
+/* ---- The parent
+ * ------------------------------------------------------------------ */
+
+static PyObject *procs_pool(PyObject *module, PyObject *args) {
+  procs_state *state = PyModule_GetState(module);
+  PyObject *server, *child;
+  const char *argv[16] = {NULL};
+  int workers, is_lazy;
+  long long tasks_a_worker;
+  if (!PyArg_ParseTuple(args, "iOOLp:pool", &workers, &server, &child,
+                        &tasks_a_worker, &is_lazy))
+    return NULL;
+  ac_pool_options options = {.workers = workers,
+                             .tasks_a_worker = tasks_a_worker,
+                             .is_lazy = is_lazy != 0,
+                             .is_paused = true};
+  ac_forkserver_ops ops = {
+      .fork = fork_python, .child = be_child, .ctx = child};
+  if (server == Py_None) {
+    options.forkserver = &ops;
+  } else {
+    if (!PyTuple_Check(server) || PyTuple_GET_SIZE(server) > 15) {
+      PyErr_SetString(PyExc_TypeError, "the server is a tuple of strings");
+      return NULL;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(server); i++)
+      if ((argv[i] = PyUnicode_AsUTF8(PyTuple_GET_ITEM(server, i))) == NULL)
+        return NULL;
+    options.server = argv;
+  }
+  pool *made = PyObject_New(pool, state->pool_type);
+  if (made == NULL)
+    return NULL;
+  made->pool = NULL;
+  made->child = child;
+  Py_INCREF(child);
+  ac_status st = ac_pool_create(&options, &made->pool);
+  if (st != AC_OK) {
+    Py_DECREF(made);
+    return raise_status(st);
+  }
+  return (PyObject *)made;
+}
+
+static PyObject *pool_start(PyObject *self, PyObject *args) {
+  Py_buffer setup;
+  PyObject *list;
+  int fds[AC_POOL_FDS_MAX];
+  if (!PyArg_ParseTuple(args, "y*O!:start", &setup, &PyList_Type, &list))
+    return NULL;
+  Py_ssize_t count = PyList_GET_SIZE(list);
+  for (Py_ssize_t i = 0; i < count && i < AC_POOL_FDS_MAX; i++)
+    fds[i] = (int)PyLong_AsLong(PyList_GET_ITEM(list, i));
+  ac_bytes bytes = {setup.buf, (size_t)setup.len};
+  ac_status st = PyErr_Occurred() ? AC_OK
+                                  : ac_pool_start(((pool *)self)->pool, bytes,
+                                                  fds, (int)count);
+  PyBuffer_Release(&setup);
+  if (PyErr_Occurred())
+    return NULL;
+  if (st != AC_OK)
+    return raise_status(st);
+  Py_RETURN_NONE;
+}
+
+static void pool_dealloc(PyObject *self) {
+  PyTypeObject *type = Py_TYPE(self);
+  pool *dead = (pool *)self;
+  Py_BEGIN_ALLOW_THREADS ac_pool_destroy(dead->pool);
+  Py_END_ALLOW_THREADS Py_XDECREF(dead->child);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+static PyObject *pool_submit(PyObject *self, PyObject *const *args,
+                             Py_ssize_t count) {
+  views views;
+  uint64_t key;
+  ac_pool_task task;
+  if (count != 4)
+    return PyErr_Format(PyExc_TypeError, "submit() takes 4 arguments");
+  task.limit_ns = PyLong_AsLongLong(args[2]);
+  task.retries = (int)PyLong_AsLong(args[3]);
+  if (PyErr_Occurred())
+    return NULL;
+  ac_status st = AC_OK;
+  int result = views_take(&views, args[0], args[1]);
+  if (result == 0 && views.count > 0) {
+    Py_BEGIN_ALLOW_THREADS st =
+        ac_pool_submit(((pool *)self)->pool, &views.message, &task, &key);
+    Py_END_ALLOW_THREADS
+  } else if (result == 0) {
+    st = ac_pool_submit(((pool *)self)->pool, &views.message, &task, &key);
+  }
+  views_release(&views);
+  if (result < 0)
+    return NULL;
+  return st == AC_OK ? PyLong_FromUnsignedLongLong(key) : raise_status(st);
+}
+
+static PyObject *pool_store(PyObject *self, PyObject *arg) {
+  Py_buffer view;
+  uint64_t key;
+  if (PyObject_GetBuffer(arg, &view, PyBUF_SIMPLE) < 0)
+    return NULL;
+  ac_bytes bytes = {view.buf, (size_t)view.len};
+  ac_status st = ac_pool_store(((pool *)self)->pool, bytes, &key);
+  PyBuffer_Release(&view);
+  return st == AC_OK ? PyLong_FromUnsignedLongLong(key) : raise_status(st);
+}
+
+/* None, or (key, end, pid, attempts, exit_status, run_ns, payload, buffers). */
+static PyObject *pool_next(PyObject *self, PyObject *unused) {
+  procs_state *state = state_of_type(Py_TYPE(self));
+  ac_pool *of = ((pool *)self)->pool;
+  ac_pool_result result;
+  PyObject *payload, *buffers;
+  block *block = NULL;
+  (void)unused;
+  if (!ac_pool_next(of, &result))
+    Py_RETURN_NONE;
+  if (result.message.buffer_count > 0) {
+    block = make_block(state);
+    if (block != NULL) {
+      Py_INCREF(self);
+      block->pool = self;
+    }
+  }
+  int made = -1;
+  if (block != NULL || result.message.buffer_count == 0)
+    made = make_message(state, (PyObject *)block, &result.message, 0, &payload,
+                        &buffers);
+  ac_pool_result_free(of, &result, made == 0 && block != NULL,
+                      block != NULL ? &block->buffers : NULL);
+  Py_XDECREF(block);
+  if (made < 0)
+    return NULL;
+  return Py_BuildValue("KiiiiLNN", (unsigned long long)result.key,
+                       (int)result.end, result.pid, result.attempts,
+                       result.exit_status, (long long)result.run_ns, payload,
+                       buffers);
+}
+
+static int64_t ns_of(PyObject *seconds) {
+  double value = seconds == Py_None ? -1 : PyFloat_AsDouble(seconds);
+  return value < 0 ? -1 : value > 9e9 ? INT64_MAX : (int64_t)(value * 1e9);
+}
+
+static PyObject *pool_wait(PyObject *self, PyObject *seconds) {
+  int64_t timeout_ns = ns_of(seconds);
+  ac_status st;
+  if (PyErr_Occurred())
+    return NULL;
+  Py_BEGIN_ALLOW_THREADS st = ac_pool_wait(((pool *)self)->pool, timeout_ns);
+  Py_END_ALLOW_THREADS if (st != AC_OK) return raise_status(st);
+  Py_RETURN_NONE;
+}
+
+static PyObject *pool_join(PyObject *self, PyObject *seconds) {
+  int64_t timeout_ns = ns_of(seconds);
+  ac_status st;
+  if (PyErr_Occurred())
+    return NULL;
+  Py_BEGIN_ALLOW_THREADS st = ac_pool_join(((pool *)self)->pool, timeout_ns);
+  Py_END_ALLOW_THREADS return PyBool_FromLong(st == AC_OK);
+}
+
+static PyObject *pool_where(PyObject *self, PyObject *key) {
+  unsigned long long number = PyLong_AsUnsignedLongLong(key);
+  if (PyErr_Occurred())
+    return NULL;
+  return PyLong_FromLong(ac_pool_where(((pool *)self)->pool, number));
+}
+
+static PyObject *pool_cancel(PyObject *self, PyObject *args) {
+  unsigned long long key;
+  int kills;
+  if (!PyArg_ParseTuple(args, "Kp:cancel", &key, &kills))
+    return NULL;
+  return PyBool_FromLong(ac_pool_cancel(((pool *)self)->pool, key, kills != 0));
+}
+
+static PyObject *pool_ring(PyObject *self, PyObject *unused) {
+  (void)unused;
+  ac_pool_ring(((pool *)self)->pool);
+  Py_RETURN_NONE;
+}
+
+static PyObject *pool_close(PyObject *self, PyObject *unused) {
+  (void)unused;
+  ac_pool_close(((pool *)self)->pool);
+  Py_RETURN_NONE;
+}
+
+static PyObject *pool_terminate(PyObject *self, PyObject *unused) {
+  (void)unused;
+  Py_BEGIN_ALLOW_THREADS ac_pool_terminate(((pool *)self)->pool);
+  Py_END_ALLOW_THREADS Py_RETURN_NONE;
+}
+
+static PyObject *pool_pids(PyObject *self, PyObject *unused) {
+  int32_t pids[1024];
+  int count = ac_pool_pids(((pool *)self)->pool, pids, 1024);
+  PyObject *list = PyList_New(count);
+  (void)unused;
+  for (int i = 0; list != NULL && i < count; i++) {
+    PyObject *pid = PyLong_FromLong(pids[i]);
+    if (pid == NULL)
+      Py_CLEAR(list);
+    else
+      PyList_SET_ITEM(list, i, pid);
+  }
+  return list;
+}
+
+static PyMethodDef pool_methods[] = {
+    {"submit", (PyCFunction)(void (*)(void))pool_submit, METH_FASTCALL,
+     "submit($self, payload, buffers, limit_ns, retries, /)\n--\n\n"
+     "Hand over a task; returns its key."},
+    {"start", pool_start, METH_VARARGS,
+     "start($self, setup, fds, /)\n--\n\nStart the workers, with what each is "
+     "given."},
+    {"store", pool_store, METH_O,
+     "store($self, data, /)\n--\n\nKeep bytes for all workers; returns a key."},
+    {"next", pool_next, METH_NOARGS,
+     "next($self, /)\n--\n\nTake in a finished task, or None: (key, end, pid, "
+     "attempts, exit_status, run_ns, payload, buffers)."},
+    {"wait", pool_wait, METH_O,
+     "wait($self, seconds, /)\n--\n\nSleep until next() has something."},
+    {"where", pool_where, METH_O,
+     "where($self, key, /)\n--\n\nWhere a task is: 0 taken in, 1 waiting, 2 "
+     "running, 3 ended."},
+    {"cancel", pool_cancel, METH_VARARGS,
+     "cancel($self, key, kills, /)\n--\n\nLeave a task out, or end it."},
+    {"ring", pool_ring, METH_NOARGS,
+     "ring($self, /)\n--\n\nWake all threads in wait()."},
+    {"close", pool_close, METH_NOARGS,
+     "close($self, /)\n--\n\nTake no more tasks."},
+    {"terminate", pool_terminate, METH_NOARGS,
+     "terminate($self, /)\n--\n\nEnd all workers now."},
+    {"join", pool_join, METH_O,
+     "join($self, seconds, /)\n--\n\nWait for the workers' ends."},
+    {"pids", pool_pids, METH_NOARGS,
+     "pids($self, /)\n--\n\nProcess numbers of the workers."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot pool_slots[] = {
+    {Py_tp_doc, (char *)"Worker processes; made by pool()."},
+    {Py_tp_dealloc, pool_dealloc},
+    {Py_tp_methods, pool_methods},
+    {0, NULL},
+};
+static PyType_Spec pool_spec = {
+    .name = "allcores._procs.Pool",
+    .basicsize = sizeof(pool),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = pool_slots,
+};
+
+/* ---- The module
+ * -------------------------------------------------------------------- */
+
+static PyMethodDef procs_methods[] = {
+    {"pool", procs_pool, METH_VARARGS,
+     "pool($module, workers, server, child, tasks_a_worker, lazy, /)\n--\n\n"
+     "Make a Pool, to be started. `server`: a fork server's program and "
+     "arguments; None: fork this process."},
+    {"forkserver_serve", procs_forkserver_serve, METH_VARARGS,
+     "forkserver_serve($module, fd, child, /)\n--\n\nBe a fork server; its "
+     "children call child(fds, number)."},
+    {"worker_serve", procs_worker_serve, METH_VARARGS,
+     "worker_serve($module, control_fd, arena_fd, number, begin, run, sleep, "
+     "/)\n--\n\nBe a worker until the pool is closed."},
+    {"worker_fetch", procs_worker_fetch, METH_VARARGS,
+     "worker_fetch($module, link, key, /)\n--\n\nBytes that store() kept."},
+    {NULL, NULL, 0, NULL},
+};
+
+static int procs_exec(PyObject *module) {
+  procs_state *state = PyModule_GetState(module);
+  state->block_type =
+      (PyTypeObject *)PyType_FromModuleAndSpec(module, &block_spec, NULL);
+  state->part_type =
+      (PyTypeObject *)PyType_FromModuleAndSpec(module, &part_spec, NULL);
+  state->pool_type =
+      (PyTypeObject *)PyType_FromModuleAndSpec(module, &pool_spec, NULL);
+  if (state->block_type == NULL || state->part_type == NULL ||
+      state->pool_type == NULL)
+    return -1;
+  return PyModule_AddIntConstant(module, "FORKSERVER_FD", AC_FORKSERVER_FD);
+}
+
+static int procs_traverse(PyObject *module, visitproc visit, void *arg) {
+  procs_state *state = PyModule_GetState(module);
+  Py_VISIT(state->block_type);
+  Py_VISIT(state->part_type);
+  Py_VISIT(state->pool_type);
+  return 0;
+}
+
+static int procs_clear(PyObject *module) {
+  procs_state *state = PyModule_GetState(module);
+  Py_CLEAR(state->block_type);
+  Py_CLEAR(state->part_type);
+  Py_CLEAR(state->pool_type);
+  return 0;
+}
+
+static PyModuleDef_Slot procs_slots[] = {
+    {Py_mod_exec, procs_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef procs_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "allcores._procs",
+    .m_doc = "Worker processes: bytes in, bytes out.",
+    .m_size = sizeof(procs_state),
+    .m_methods = procs_methods,
+    .m_slots = procs_slots,
+    .m_traverse = procs_traverse,
+    .m_clear = procs_clear,
+};
+
+PyMODINIT_FUNC PyInit__procs(void) { return PyModuleDef_Init(&procs_module); }
