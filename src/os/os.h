@@ -176,7 +176,7 @@ _Noreturn void ac__process_exit(int status);
 
 /* ---- Messages between processes (socket_linux.c) ------------------------ */
 
-enum { AC__FDS_MAX = 4 }; /* descriptors in one message */
+enum { AC__FDS_MAX = 62 }; /* descriptors in one message */
 
 /** A pair of connected sockets that keep messages apart; closed on exec. */
 ac_status ac__socket_pair(int ret_fds[2]);
