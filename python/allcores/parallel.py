@@ -353,6 +353,7 @@ class Parallel:
                 "as an argument"
             )
         amount = amount_of(self.pre_dispatch, held.count)
+        self._amount = amount or 0
         self._print(
             f"Using backend {self._backend} with {held.count} concurrent workers."
         )
@@ -470,6 +471,7 @@ class Parallel:
         self._start_time = time.time()
         self._run = self._held_now = None
         self._iterating = iterable is not None
+        self._amount = 0  # tasks taken before there is a result
         self._known_total = False  # all tasks were taken from the iterator
 
     def _count_from(self, run):
@@ -528,7 +530,8 @@ class Parallel:
             self._print(f"{head} {total} | elapsed: {_short(elapsed)}")
         elif done < out:
             # The last tasks: evenly often, the one before the last never.
-            if (out - done) % (out // self.verbose + 1) or done + 1 == out:
+            place = out - done + 1 - self._amount
+            if place % (out // self.verbose + 1) or done + 1 == out:
                 return
             left = elapsed / max(done, 1) * (out - done)
             self._print(
