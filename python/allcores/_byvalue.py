@@ -23,6 +23,7 @@ import marshal
 import pickle
 import sys
 import threading
+import types
 import weakref
 from functools import _lru_cache_wrapper
 from types import CellType, CodeType, FunctionType, ModuleType
@@ -262,6 +263,15 @@ def fill_function(function, state):
             setattr(function, name, value)
 
 
+def load_attribute(space, qualname):
+    """What a function or class that is known at this end is bound to here."""
+    first, _, rest = qualname.partition(".")
+    thing = here.home._space(space)[first]
+    for name in rest.split(".") if rest else ():
+        thing = getattr(thing, name)
+    return thing
+
+
 def load_kept(key):
     return here.home._kept_function(key)
 
@@ -302,13 +312,13 @@ class Pickler(pickle.Pickler):
         Classes that are: number to class.
     """
 
-    def __init__(self, home, file, buffer_callback, table, may_keep):
+    def __init__(self, home, file, buffer_callback, table, is_task):
         if table is not None:
             self.dispatch_table = table
         super().__init__(file, 5, buffer_callback=buffer_callback)
         self.home = home
         self.is_full = table is not None
-        self.may_keep = may_keep
+        self.is_task = is_task
         self.needs = {}
         self.classes = {}
 
@@ -330,11 +340,13 @@ class Pickler(pickle.Pickler):
         if kind is CodeType:
             code = self._code(thing)
             return NotImplemented if code is thing else (load_code, (code,))
-        if kind is object:
+        if kind is object:  # nothing but its identity
             number = self.home._token_number(thing)
             return NotImplemented if number is None else (load_token, (number,))
         if kind is _lru_cache_wrapper and not by_reference(thing):
             return load_cached, (thing.__wrapped__, thing.cache_parameters())
+        if kind.__name__ == "_MISSING_TYPE" and kind.__module__ == "dataclasses":
+            return "MISSING"
         return NotImplemented
 
     def _code(self, code):
@@ -345,7 +357,13 @@ class Pickler(pickle.Pickler):
         return self.home._code_key(code, marshalled)
 
     def _function(self, function):
-        if self.may_keep:
+        if self.is_task:
+            name = self.home._known_as(function)
+            if name is not None:
+                space, qualname = name
+                first = qualname.partition(".")[0]
+                self.needs[space, first] = function.__globals__
+                return load_attribute, name
             kept = self.home._keep_function(function)
             if kept is not None:
                 self.needs.update(kept.needs)
@@ -398,6 +416,9 @@ class Pickler(pickle.Pickler):
                 return type, (_ODD_TYPES[cls],)
             if by_reference(cls):
                 return NotImplemented
+            if not cls.__flags__ & _HEAP_TYPE:  # made in C: it has a name, or none
+                name = _NAMES_IN_TYPES.get(cls)
+                return (load_attribute, ("=types", name)) if name else NotImplemented
             number = self.home._new_class_number(cls)
         if number is not None:
             self.classes[number] = cls
@@ -410,10 +431,12 @@ class Pickler(pickle.Pickler):
             raise NeedsCloudpickle
 
 
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
 _ODD_TYPES = {type(x): x for x in (None, Ellipsis, NotImplemented)}
+_NAMES_IN_TYPES = {t: n for n, t in vars(types).items() if isinstance(t, type)}
 
 
-def pickled(home, thing, *, buffer_callback=None, may_keep=False, table=None):
+def pickled(home, thing, *, buffer_callback=None, is_task=False, table=None):
     """Pickle by value what cannot go by its name.
 
     Parameters
@@ -423,8 +446,9 @@ def pickled(home, thing, *, buffer_callback=None, may_keep=False, table=None):
     buffer_callback : callable, optional
         As pickle's; called anew if the pass has to begin again with cloudpickle, so
         `buffer_callback.begin()`, if there is one, is called first.
-    may_keep : bool
-        Functions that `home` has stored may go as their keys.
+    is_task : bool
+        It is loaded once the environment has been entered: functions that this brings,
+        or that `home` has stored, are only referred to.
     table : mapping, optional
         Reducers by type that count before all others.
 
@@ -444,7 +468,7 @@ def pickled(home, thing, *, buffer_callback=None, may_keep=False, table=None):
             from collections import ChainMap
 
             both = ChainMap(table, full or {})
-        pickler = Pickler(home, file, buffer_callback, both, may_keep)
+        pickler = Pickler(home, file, buffer_callback, both, is_task)
         pickler.is_full = full is not None
         try:
             pickler.dump(thing)
@@ -488,7 +512,12 @@ def reduced_class(cls):
                 cloudpickle.register_pickle_by_value(module)
                 is_added = True
         try:
-            return pickler.reducer_override(cls)
+            make, args, *rest = pickler.reducer_override(cls)
         finally:
             if is_added:
                 cloudpickle.unregister_pickle_by_value(module)
+    if len(args) > 2 and isinstance(args[-2], str) and len(args[-2]) == 32:
+        # The number by which cloudpickle would find a class that it has made before,
+        # and overwrite it. Where that matters, we have numbers of our own.
+        args = (*args[:-2], None, args[-1])
+    return make, args, *rest

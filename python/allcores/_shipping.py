@@ -50,6 +50,7 @@ from allcores._byvalue import (
     here,
     import_module,
     importable,
+    load_attribute,
     load_code,
     load_kept,
     names_stranger,
@@ -132,7 +133,7 @@ def _plain(thing):
 def _rich(home, thing):
     """(bytes, raw buffers, needs, classes) of `thing` by the rich pickler."""
     sorter = _Sorter()
-    sent, needs, classes = pickled(home, thing, buffer_callback=sorter, may_keep=True)
+    sent, needs, classes = pickled(home, thing, buffer_callback=sorter, is_task=True)
     return sent, sorter.raws, needs, classes
 
 
@@ -573,6 +574,19 @@ class Sender:
             kept.ref = dumps(_Reference(kept.key), 5)
         return kept
 
+    def _known_as(self, function):
+        """(space, name) if the environment can bring this function under its name."""
+        there = function.__globals__
+        space, _ = self._space_of(there, function.__module__)
+        name = function.__qualname__
+        if "<" in name or space[0] == "=":
+            return None
+        first, _, rest = name.partition(".")
+        thing = there.get(first)
+        for part in rest.split(".") if rest else ():
+            thing = getattr(thing, part, None)
+        return (space, name) if thing is function else None
+
     def _space_of(self, there, module_name):
         known = self._spaces.get(id(there))
         if known is None:
@@ -842,10 +856,10 @@ class Receiver:
         try:
             sent = dumps(error, 5)
             if self._names_stranger(sent):
-                sent = pickled(self, error)[0]
+                sent = pickled(self, error, is_task=True)[0]
         except Exception:
             try:
-                sent = pickled(self, error)[0]
+                sent = pickled(self, error, is_task=True)[0]
             except Exception as why:
                 sent = b""
                 message += f"\n(It could not be pickled: {type(why).__name__}: {why})"
@@ -876,6 +890,8 @@ class Receiver:
         for what, blob in entries:
             if type(what) is int:
                 self._wanted[what] = blob
+            else:
+                self._space(what[0])
         for what, blob in entries:
             if type(what) is int:
                 self._class(what)
@@ -957,6 +973,16 @@ class Receiver:
 
     def _keep_function(self, function):
         return None
+
+    def _known_as(self, function):
+        space = self._spaces.get(id(function.__globals__))
+        name = function.__qualname__
+        try:
+            if "<" in name or load_attribute(space, name) is not function:
+                return None
+        except (KeyError, AttributeError, TypeError):
+            return None
+        return space, name
 
     def _space_of(self, there, module_name):
         space = self._spaces.get(id(there))
