@@ -86,13 +86,14 @@ class Sizer:
 class _Batch:
     """Calls that are out together, and where their results go."""
 
-    __slots__ = ("calls", "index", "size", "values")
+    __slots__ = ("calls", "index", "left", "size", "values")
 
     def __init__(self, index, size, calls):
         self.index = index
         self.size = size
         self.calls = calls  # kept only where they may have to be begun again
-        self.values = None
+        self.values = None  # where the calls went one by one: so far
+        self.left = 0  # of them
 
 
 class Run:
@@ -176,6 +177,9 @@ class Run:
                 self.sizer = getattr(workers, "sizer", None) or Sizer(count)
         self.deepens = deepens and self.fixed is not None
         self.seconds_each = LEAST_SECONDS  # a batch, on average; to deepen
+        self.is_plain = (
+            self.fixed == 1 and wrap is None and report is None and max_unread is None
+        )
         self.pace = None  # most tasks taken at once, where taking is slow
 
         self.finished = deque()  # tickets, by whatever thread took them in
@@ -250,6 +254,9 @@ class Run:
 
     def _feed(self):
         """Hand over batches for as long as more may be out."""
+        if self.is_plain:
+            self._feed_plain()
+            return
         while (
             len(self.out) < self.depth
             and not self.aborted
@@ -257,6 +264,39 @@ class Run:
             and (calls := self._next_calls())
         ):
             self._send(calls)
+
+    def _feed_plain(self):
+        """The same for calls one by one as they are, where each step counts. The tag
+        is the place of the result alone."""
+        room = self.depth - len(self.out)
+        if not self.completed and self.first_amount is not None:
+            room = min(room, self.first_amount - self.dispatched)
+        if room <= 0 or self.exhausted:
+            return
+        results, add, submit = self.results, self.out.add, self.workers.submit
+        note, retries = self.finished.append, self.retries
+        place = first = len(results)
+        call = None
+        try:
+            for call in islice(self.iterator, room):
+                if self.aborted:
+                    return
+                function, args, kwargs = call
+                data = (args, kwargs)
+                add(
+                    submit(
+                        CALL, function, data, retries=retries, on_done=note, tag=place
+                    )
+                )
+                results.append(None)
+                place += 1
+        except (TypeError, ValueError):
+            if call is not None:
+                check_calls([call])
+            raise
+        finally:
+            self.taken = self.dispatched = self.batches = place
+        self.exhausted = place - first < room
 
     def _next_calls(self):
         """The calls of the next batch; none if there are none, or not now."""
@@ -331,7 +371,7 @@ class Run:
             if not (self.failure_is_result and _is_about_task(error)):
                 raise
             if size == 1:
-                self._deliver(batch, [error])
+                self._deliver(batch.index, 1, [error])
             else:
                 self._one_by_one(batch)
 
@@ -373,91 +413,96 @@ class Run:
     def _one_by_one(self, batch):
         """Hand over the calls of a batch alone: one of them spoils it."""
         batch.values = [None] * batch.size
+        batch.left = batch.size
         calls, batch.calls = batch.calls, None
-        left = [batch.size]
         for place, call in enumerate(calls):
             try:
-                self._submit([call], (batch, left), place)
+                self._submit([call], batch, place)
             except Exception as error:
                 if not (self.failure_is_result and _is_about_task(error)):
                     raise
-                self._put(batch, left, place, error)
+                self._put(batch, place, error)
 
     # ---- Taking in ----------------------------------------------------------
 
     def _take_in(self):
         """Put the results of the tickets that are done in their places, and hand over
         others for them."""
-        finished, out = self.finished, self.out
+        finished, out, results = self.finished, self.out, self.results
+        deepens, feeds_each = self.deepens, self.report is not None
+        is_list = self.ready is None
         while finished:
             ticket = finished.popleft()
             out.discard(ticket)
-            batch = ticket.tag
-            if type(batch) is tuple:
-                self._take_in_single(ticket, *batch)
-            elif not ticket.ok:
-                self._failed(ticket, batch)
+            tag = ticket.tag
+            if not ticket.ok:
+                self._failed(ticket, tag)
+            elif type(tag) is int:
+                if is_list:
+                    results[tag] = (ticket.value,)
+                    self.completed += 1
+                else:
+                    self._deliver(tag, 1, (ticket.value,))
+            elif type(tag) is tuple:
+                self._put(*tag, ticket.value)
             else:
-                size = batch.size
-                values = ticket.value if size > 1 else (ticket.value,)
+                size = tag.size
                 if self.sizer is not None:
                     self.sizer.add(size, ticket.seconds)
-                elif self.deepens:
-                    self._deepen(ticket.seconds)
-                self._deliver(batch, values)
-            ticket.value = ticket.tag = None
-            self._feed()
+                values = ticket.value if size > 1 else (ticket.value,)
+                self._deliver(tag.index, size, values)
+            if deepens:
+                self._deepen(ticket.seconds)
+            if feeds_each:
+                self._feed()
+        self._feed()
 
     def _deepen(self, seconds):
         each = self.seconds_each = 0.75 * self.seconds_each + 0.25 * seconds
         more = min(DEEPEST, int(LEAST_SECONDS / each)) if each > 0 else DEEPEST
         self.depth = self.amount * max(1, more)
 
-    def _failed(self, ticket, batch):
-        error = self._error_of(ticket)
+    def _failed(self, ticket, tag):
+        error = ticket.value
+        if ticket.was_cancelled or error is None:
+            error = RuntimeError(
+                "the workers were ended while Parallel had tasks there"
+            )
         is_result = self.failure_is_result or (
             self.death_is_result and isinstance(error, WorkerDiedError)
         )
         if not is_result or not isinstance(error, Exception):
             raise error
-        if batch.size > 1:
-            self._one_by_one(batch)
+        if type(tag) is int:
+            self._deliver(tag, 1, [error])
+        elif type(tag) is tuple:
+            self._put(*tag, error)
+        elif tag.size > 1:
+            self._one_by_one(tag)
         else:
-            self._deliver(batch, [error])
+            self._deliver(tag.index, 1, [error])
 
-    def _take_in_single(self, ticket, owner, place):
-        batch, left = owner
-        value = ticket.value
-        if not ticket.ok:
-            value = self._error_of(ticket)
-            if not self.failure_is_result and not isinstance(value, WorkerDiedError):
-                raise value
-        self._put(batch, left, place, value)
-
-    def _put(self, batch, left, place, value):
+    def _put(self, batch, place, value):
+        """The result of a call of a batch whose calls went alone."""
         batch.values[place] = value
-        left[0] -= 1
-        if left[0] == 0:
-            self._deliver(batch, batch.values)
+        batch.left -= 1
+        if batch.left == 0:
+            self._deliver(batch.index, batch.size, batch.values)
 
-    def _error_of(self, ticket):
-        if ticket.was_cancelled or ticket.value is None:
-            return RuntimeError("the workers were ended while Parallel had tasks there")
-        return ticket.value
-
-    def _deliver(self, batch, values):
+    def _deliver(self, index, size, values):
+        """Put the results of a batch where they are read."""
         if self.failure_is_result:
             values = [v.unwrap() if type(v) is Failed else v for v in values]
-        self.completed += batch.size
+        self.completed += size
         results = self.results
         if self.report is not None:
-            self.report(self, batch.size)
+            self.report(self, size)
         if self.ready is None:
-            results[batch.index] = values
+            results[index] = values
         elif not self.ordered:
             self.ready.put(values)
         else:
-            results[batch.index] = values
+            results[index] = values
             while self.head < len(results) and results[self.head] is not None:
                 self.ready.put(results[self.head])
                 results[self.head] = ()
