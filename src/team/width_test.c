@@ -1,6 +1,7 @@
 /* width_test.c: the process's team while its budget changes. */
 #include "budget/budget.h"
 #include "check.h"
+#include "team/team.h"
 
 #include <allcores/allcores.h>
 #include <allcores/spawn.h>
@@ -209,6 +210,39 @@ TEST("the width is the budget's, however many threads ask meanwhile") {
   for (int i = 0; i < ASKERS; i++)
     CHECK_INT(pthread_join(askers[i], NULL), 0);
   CHECK_INT(ac_budget_set(0), AC_OK);
+}
+
+typedef struct tokens {
+  int calls, losses;
+  int without, most_without; /* calls without a token, in a row */
+} tokens;
+
+/* The helper loses its token in one call of a hundred, as at a border. */
+static ac_status lose_token(ac_range range, void *ctx) {
+  tokens *tokens = ctx;
+  ac__token *token = &ac__self_tls.worker->token;
+  if (range.begin != 1)
+    return AC_OK;
+  tokens->without = token->slot == 0 ? tokens->without + 1 : 0;
+  if (tokens->without > tokens->most_without)
+    tokens->most_without = tokens->without;
+  if (++tokens->calls % 100 != 0 || token->slot == 0)
+    return AC_OK;
+  ac__token_release(token);
+  tokens->losses++;
+  return AC_OK;
+}
+
+TEST("a helper without a core takes no more calls by lane") {
+  static tokens tokens;
+  ac_team *team;
+  CHECK_INT(ac_team_create(&(ac_team_options){.width = 2}, &team), AC_OK);
+  for (int i = 0; i < 20000; i++)
+    CHECK_INT(ac_team_each(team, 2, lose_token, &tokens), AC_OK);
+  ac_team_destroy(team);
+  CHECK(tokens.losses > 0);
+  /* One may lie in the lane already when it leaves. */
+  CHECK(tokens.most_without <= 1);
 }
 
 CHECK_MAIN

@@ -22,6 +22,7 @@
 enum {
   SPIN_SHORT_NS = 20000,
   SPIN_LONG_NS = 200000,
+  ASK_NS = 50000,          /* between two questions whether a core is lent */
   LOOK_ROUNDS = 64,        /* polls of the mailbox between two looks around */
   SENTINEL_NS = 5000000,   /* between two claims of the sentinel */
   NAP_NS = 3000000,        /* first sleep, if no heavy barrier went before */
@@ -433,15 +434,30 @@ static void run_lane(ac_worker *self, uint32_t waited) {
   ac__mail_open(self);
 }
 
+/* Between two pieces in the lane: must it leave its core? Its token may have
+ * been taken back at a border within the piece. It asks the ledger when ASK_NS
+ * have passed since `*asked`, by the clock that was read after the piece. */
+static bool has_lost_core(ac_worker *self, uint64_t *asked,
+                          uint64_t ask_ticks) {
+  if (self->token.slot == 0)
+    return true;
+  if (self->idle_since - *asked < ask_ticks)
+    return false;
+  *asked = self->idle_since;
+  return ac__token_is_recalled(&self->token, ac__clock_ns());
+}
+
 static bool has_lane_mail(const ac_worker *self) {
   return ac__lane_of(self) != NULL && ac__lane_has_piece(ac__lane_of(self));
 }
 
 /* Look at the mailbox, the lane and around, mailbox OPEN. On return it is BUSY,
- * or, with IDLE_OVER, still OPEN. */
+ * or, with IDLE_OVER, still OPEN or claimed since. */
 static idle_result look(ac_worker *self) {
   uint32_t rounds = spin_ticks(self) == 0 ? 1 : LOOK_ROUNDS;
   uint32_t polls = 0;
+  uint64_t asked = self->idle_since;
+  uint64_t ask_ticks = (uint64_t)(ASK_NS / ac__tick_ns());
   for (uint32_t round = 1;; round++) {
     /* acquire: pairs with the release in ac__mail_publish() */
     uint32_t state =
@@ -449,6 +465,8 @@ static idle_result look(ac_worker *self) {
     uint32_t code = ac__mail_code(state);
     if (code == AC__MAIL_OPEN && has_lane_mail(self)) {
       run_lane(self, round);
+      if (has_lost_core(self, &asked, ask_ticks))
+        return IDLE_OVER;
       round = 0;
       continue;
     }
