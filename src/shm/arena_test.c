@@ -4,15 +4,23 @@
 #define _GNU_SOURCE 1
 #include "shm/arena.h"
 
+#include "base/status.h"
 #include "check.h"
 #include "os/os.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { OWNERS = 4, MODEL_PAGES = 40, MODEL_STEPS = 30000, THREADS = 4 };
+enum {
+  OWNERS = 4,
+  MODEL_PAGES = 40,
+  MODEL_STEPS = 30000,
+  THREADS = 4,
+  FEW = 12, /* pages for threads */
+};
 
 /* ---- An arena ------------------------------------------------------------ */
 
@@ -101,7 +109,6 @@ static bool counts_are_right(void) {
 
 /* ---- How much memory there is -------------------------------------------- */
 
-uint64_t __real_ac__memory_room(const char *root);
 uint64_t __wrap_ac__memory_room(const char *root);
 
 static _Atomic uint64_t told_room = UINT64_MAX;
@@ -116,6 +123,19 @@ uint64_t __wrap_ac__memory_room(const char *root) {
   if (limit != 0)
     return limit > used ? bytes_of((uint32_t)(limit - used)) : 0;
   return atomic_load(&told_room);
+}
+
+/* What the system commits, or does half, then says that it has no more. */
+ac_status __real_ac__pages_commit(int fd, uint64_t offset, size_t size_bytes);
+ac_status __wrap_ac__pages_commit(int fd, uint64_t offset, size_t size_bytes);
+
+static atomic_int is_half_done;
+
+ac_status __wrap_ac__pages_commit(int fd, uint64_t offset, size_t size_bytes) {
+  if (atomic_load(&is_half_done) == 0)
+    return __real_ac__pages_commit(fd, offset, size_bytes);
+  CHECK(__real_ac__pages_commit(fd, offset, size_bytes / 2) == AC_OK);
+  return ac__fail(AC_E_NOMEM, "test", "", "half");
 }
 
 /* ---- Taking and giving --------------------------------------------------- */
@@ -346,6 +366,21 @@ TEST("pages that the system does not commit are free again") {
   arena_close();
 }
 
+TEST("of pages that were committed in part, none is lost") {
+  if (!arena_open(10, 10))
+    return;
+  uint64_t one = take(1, 1);
+  ac__arena_give(&segment, 1, one, bytes_of(1));
+  atomic_store(&is_half_done, 1);
+  CHECK(try_take(1, 5) == AC_E_NOMEM);
+  atomic_store(&is_half_done, 0);
+  CHECK_INT(pages_committed(), pages_warm());
+  CHECK_INT(pages_taken(), 0);
+  CHECK(counts_are_right());
+  CHECK(try_take(1, 10) == AC_OK);
+  arena_close();
+}
+
 /* ---- Against a model ----------------------------------------------------- */
 
 typedef struct model {
@@ -493,6 +528,19 @@ TEST("a keeper that died while trimming is reclaimed too") {
   arena_close();
 }
 
+TEST("pages that their owner is taking can be neither given nor passed") {
+  if (!arena_open(10, 10))
+    return;
+  uint64_t a = take(1, 3);
+  atomic_store(&pages.word[page_at(a) + 1], 1);
+  ac__arena_pass(&segment, 1, 2, a, bytes_of(3));
+  CHECK_INT(ac__page_owner(word_at(page_at(a))), 2);
+  CHECK_INT(ac__page_owner(word_at(page_at(a) + 1)), 1);
+  ac__arena_give(&segment, 1, a, bytes_of(3));
+  CHECK_INT(pages_taken(), 3);
+  arena_close();
+}
+
 TEST("offsets and sizes that are nobody's harm nobody") {
   if (!arena_open(10, 10))
     return;
@@ -618,13 +666,14 @@ TEST("in a full arena of 64 GiB a refusal and the last page cost little") {
 
 /* ---- Many threads -------------------------------------------------------- */
 
-static atomic_int refused;
+static atomic_int refused, begun, running;
+static int rounds; /* of each thread */
 
 /* Take, write, pass on to a neighbour's number, check, give. */
 static void *hammer(void *arg) {
   uint32_t owner = 1 + (uint32_t)(uintptr_t)arg;
   model m = {.state = owner};
-  for (int i = 0; i < 3000; i++) {
+  for (int i = 0; i < rounds; i++) {
     uint32_t count = 1 + below(&m, 6), to = 1 + below(&m, THREADS);
     uint64_t offset;
     if (ac__arena_take(&segment, owner, bytes_of(count), &offset) != AC_OK) {
@@ -643,37 +692,124 @@ static void *hammer(void *arg) {
     ac__arena_give(&segment, to, offset, bytes_of(count));
     if (i % 64 == 0)
       ac__arena_trim(&segment, 0);
-    if (i % 256 == 0)
-      ac__arena_recount(&pages);
   }
+  atomic_fetch_sub(&running, 1);
   return NULL;
 }
 
-static void hammer_all(uint32_t count, uint32_t keep) {
+/* The same without touching the pages, and so much faster. */
+static _Atomic uint32_t holder[FEW]; /* of each page, beside its word */
+
+static void *hammer_lightly(void *arg) {
+  uint32_t owner = 1 + (uint32_t)(uintptr_t)arg;
+  model m = {.state = owner};
+  atomic_fetch_add(&begun, 1);
+  for (int i = 0; i < rounds; i++) {
+    uint32_t count = 1 + below(&m, 2);
+    uint64_t offset;
+    if (ac__arena_take(&segment, owner, bytes_of(count), &offset) != AC_OK)
+      continue;
+    _Atomic uint32_t *held = &holder[page_at(offset) - pages.first];
+    for (uint32_t k = 0; k < count; k++)
+      CHECK_INT(atomic_exchange(&held[k], owner), 0);
+    for (uint32_t k = 0; k < count; k++)
+      CHECK_INT(atomic_exchange(&held[k], 0), owner);
+    ac__arena_give(&segment, owner, offset, bytes_of(count));
+  }
+  atomic_fetch_sub(&running, 1);
+  return NULL;
+}
+
+static void check_counts_are_not_too_low(void) {
+  for (uint32_t page = pages.first; page < pages.end;) {
+    uint64_t count = atomic_load(&pages.group[page / AC__GROUP_PAGES]);
+    uint64_t free = 0;
+    for (uint32_t end = ac__group_end(page, pages.end); page < end; page++)
+      free += ac__page_owner(word_at(page)) == 0;
+    CHECK((count & 0xffff) >= free);
+  }
+}
+
+/* What this thread does while the others hammer. */
+typedef struct meanwhile {
+  int recounts, trims;
+} meanwhile;
+
+static void hammer_all(void *(*run)(void *), int threads, int each,
+                       meanwhile more) {
   pthread_t thread[THREADS];
+  uint64_t taken = pages_taken();
+  rounds = each;
   atomic_store(&refused, 0);
-  if (!arena_open(count, keep))
-    return;
-  for (uintptr_t i = 0; i < THREADS; i++)
-    CHECK(pthread_create(&thread[i], NULL, hammer, (void *)i) == 0);
-  for (int i = 0; i < THREADS; i++)
+  atomic_store(&begun, 0);
+  atomic_store(&running, threads);
+  for (intptr_t i = 0; i < threads; i++)
+    CHECK(pthread_create(&thread[i], NULL, run, (void *)i) == 0);
+  if (more.recounts > 0)
+    while (atomic_load(&begun) < threads)
+      ;
+  while (atomic_load(&running) > 0 && (more.recounts > 0 || more.trims > 0)) {
+    if (more.recounts-- > 0)
+      ac__arena_recount(&pages);
+    if (more.trims-- > 0)
+      ac__arena_trim(&segment, 0);
+  }
+  for (int i = 0; i < threads; i++)
     pthread_join(thread[i], NULL);
-  CHECK_INT(pages_taken(), 0);
-  CHECK_INT(pages_committed(), pages_warm());
+  CHECK_INT(pages_taken(), taken);
+  check_counts_are_not_too_low();
   ac__arena_recount(&pages);
   CHECK(counts_are_right());
-  (void)take(1, count);
-  CHECK_INT(pages_committed(), count);
-  arena_close();
 }
 
 TEST("threads at once never get the same page, where there are plenty") {
-  hammer_all(THREADS * 12, THREADS * 12);
+  if (!arena_open(THREADS * 12, THREADS * 12))
+    return;
+  hammer_all(hammer, THREADS, 3000, (meanwhile){0});
   CHECK_INT(atomic_load(&refused), 0);
+  CHECK_INT(pages_committed(), pages_warm());
+  (void)take(1, THREADS * 12);
+  arena_close();
 }
 
 TEST("threads at once never get the same page, where there are few") {
-  hammer_all(THREADS * 2, 3);
+  if (!arena_open(THREADS * 2, 3))
+    return;
+  hammer_all(hammer, THREADS, 3000, (meanwhile){0});
+  CHECK_INT(pages_committed(), pages_warm());
+  (void)take(1, THREADS * 2);
+  arena_close();
+}
+
+TEST("threads at once never get the same page, while they are trimmed") {
+  if (!arena_open(FEW, FEW))
+    return;
+  hammer_all(hammer_lightly, THREADS, 20000, (meanwhile){.trims = INT_MAX});
+  CHECK_INT(pages_committed(), pages_warm());
+  (void)take(1, FEW);
+  arena_close();
+}
+
+/* All pages are another's but some at the border of two groups. */
+TEST("threads at once never get the same page, across groups") {
+  uint32_t begin = AC__GROUP_PAGES - 5;
+  if (!arena_open(AC__GROUP_PAGES + 4, 100))
+    return;
+  for (uint32_t page = pages.first; page < begin; page++)
+    atomic_store(&pages.word[page], AC__PAGE_WARM | 99);
+  ac__arena_recount(&pages);
+  hammer_all(hammer, THREADS, 6000, (meanwhile){0});
+  CHECK_INT(pages_committed(), pages_warm());
+  CHECK(page_at(take(1, pages.end - begin)) == begin);
+  arena_close();
+}
+
+TEST("counts made anew while threads take and give do not hide free pages") {
+  if (!arena_open(FEW, FEW))
+    return;
+  for (int i = 0; i < 200 && check_child_status() == 0; i++)
+    hammer_all(hammer_lightly, 2, 500, (meanwhile){.recounts = 1 + i % 30});
+  arena_close();
 }
 
 CHECK_MAIN
