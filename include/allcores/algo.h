@@ -95,7 +95,8 @@ AC_API ac_status ac_join2(ac_team *team, ac_task a, ac_task b);
 
 /* ---- Groups ----------------------------------------------------------- */
 
-/** Tasks spawned from anywhere and waited for together. */
+/** Tasks spawned from anywhere and waited for together. A group belongs to a
+ * team, which must outlive it. */
 typedef struct ac_group ac_group;
 
 typedef struct ac_group_options {

@@ -446,6 +446,27 @@ TEST("regions of several callers at once keep their indices apart") {
     CHECK_INT(pthread_join(threads[i], NULL), 0);
 }
 
+static ac_status fail_silently(ac_range range, void *ctx) {
+  (void)range, (void)ctx;
+  return AC_E_INVAL;
+}
+
+static ac_status fail_with_text(ac_range range, void *ctx) {
+  return ac_for(NULL, range, -1, NULL, fail_silently, ctx);
+}
+
+TEST("the text of an older failure is not taken for a body's") {
+  for (int64_t length = 1; length < 3000; length = length * 3 / 2 + 1) {
+    const ac_range range = {0, length};
+    CHECK_INT(fail_with_text(range, NULL), AC_E_INVAL);
+    CHECK_INT(ac_last_error()->status, AC_E_INVAL);
+    CHECK_INT(ac_for(NULL, range, 1, NULL, fail_silently, NULL), AC_E_INVAL);
+    CHECK_INT(ac_last_error()->status, AC_OK);
+    CHECK_INT(ac_for(NULL, range, 1, NULL, fail_with_text, NULL), AC_E_INVAL);
+    CHECK_INT(ac_last_error()->status, AC_E_INVAL);
+  }
+}
+
 TEST("the teams end") {
   for (int i = 0; i < TEAMS; i++)
     ac_team_destroy(team_of(i));

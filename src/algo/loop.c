@@ -384,12 +384,13 @@ static void run_units(member *member) {
       if (last < end_of(atomic_load_explicit(&member->own->range,
                                              memory_order_relaxed)))
         offer(member);
+      uint32_t errors = ac__error_count;
       ac_status status = run_places(loop, first, last);
       uint64_t then = now;
       now = ac__ticks();
       member->busy += now - then;
       if (status != AC_OK)
-        ac__region_fail(&loop->region, status);
+        ac__region_fail_body(&loop->region, status, errors);
       if (!goes_on(member, last - first, now - then, now, tick_ns))
         return;
     }
@@ -765,8 +766,10 @@ static ac_status run_brief(const ac__visit *visit, const ac__work *work,
 /* On the caller in one call, for loops too short to be worth a border. */
 static ac_status run_alone(ac_worker *worker, const ac__work *work) {
   ac_range all = {0, work->units};
-  if (worker->frame == NULL) /* nothing is around it: index 0 of 1 as it is */
-    return work->run(all, work->ctx);
+  if (worker->frame == NULL) { /* nothing is around it: index 0 of 1 as it is */
+    uint32_t errors = ac__error_count;
+    return ac__status_of_body(work->run(all, work->ctx), errors);
+  }
   ac__region region;
   ac__region_init(&region, worker, 1);
   const ac__piece piece = {

@@ -14,6 +14,8 @@
 #define AC__VERSION_TEXT   "0.1.0"
 #define AC__VERSION_NUMBER 100
 
+_Thread_local uint32_t ac__error_count;
+
 static _Thread_local ac_error *last_error;
 static _Thread_local char text_refused; /* no memory for the last one's text */
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
@@ -76,6 +78,7 @@ ac_status ac__fail(ac_status status, const char *operation, const char *remedy,
                    const char *detail, ...) {
   ac_error *error = own_error();
   text_refused = error == NULL;
+  ac__error_count++;
   if (error != NULL) {
     va_list args;
     error->status = status;
@@ -106,6 +109,15 @@ void ac__error_give(ac_error *error) {
     return;
   free(ac__error_take());
   own(error);
+  text_refused = 0;
+  ac__error_count++;
+}
+
+ac_error *ac__error_copy(const ac_error *error) {
+  ac_error *copy = error == NULL ? NULL : malloc(sizeof *copy);
+  if (copy != NULL)
+    *copy = *error;
+  return copy;
 }
 
 void ac__error_drop(ac_error *error) { free(error); }

@@ -14,6 +14,14 @@ ac_status ac__fail(ac_status status, const char *operation, const char *remedy,
                    const char *detail, ...)
     __attribute__((format(printf, 4, 5)));
 
+/** How many errors the calling thread has made or was given: one that came
+ * since is known by it. */
+extern _Thread_local uint32_t ac__error_count
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/** A copy, to give to another thread; NULL of NULL, or if memory is refused. */
+ac_error *ac__error_copy(const ac_error *error);
+
 /** Take the calling thread's error away from it, to hand it to another thread;
  * NULL if it has none (or memory is short). */
 ac_error *ac__error_take(void);

@@ -212,10 +212,11 @@ static bool run_task(ac_group *group, ac_worker *worker) {
   }
   ac_task task = node->task;
   free(node);
+  uint32_t errors = ac__error_count;
   ac_status status = task.run(task.ctx);
   ac__frame_pop(worker, &running.frame);
   if (status != AC_OK)
-    ac__region_fail(&group->region, status);
+    ac__region_fail_body(&group->region, status, errors);
   if (!ac__is_orphan())
     end_task(group, &running);
   return true;
@@ -409,10 +410,12 @@ static ac_status wait_entered(ac_group *group, ac_worker *worker) {
     link = &(*link)->next;
   *link = waiter.next;
   set_outer(group);
-  bool is_last = group->waiters == NULL && group->unfinished == 0;
-  status = ac__region_finish(&group->region);
-  if (is_last) /* ready for use again; a deadline that has passed stays */
+  if (group->waiters != NULL) {
+    status = ac__region_look(&group->region);
+  } else { /* ready for use again; a deadline that has passed stays */
+    status = ac__region_finish(&group->region);
     atomic_store_explicit(&group->region.status, AC_OK, memory_order_relaxed);
+  }
   pthread_mutex_unlock(&group->lock);
   return status;
 }

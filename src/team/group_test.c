@@ -386,6 +386,39 @@ TEST("arguments that are not allowed are refused") {
   ac_group_destroy(group);
 }
 
+/* A task that is there once two of its kind run: so both waiters wait. */
+static ac_status meet_and_fail(void *begun) {
+  atomic_fetch_add((atomic_int *)begun, 1);
+  while (atomic_load((atomic_int *)begun) < 2)
+    ac__thread_yield();
+  return ac_group_spawn(NULL, (ac_task){0}); /* AC_E_INVAL, with a text */
+}
+
+static void *wait_for_failure(void *group) {
+  CHECK_INT(ac_group_wait(group), AC_E_INVAL);
+  CHECK_INT(ac_last_error()->status, AC_E_INVAL);
+  return NULL;
+}
+
+TEST("each of two waiters gets the status and its text, and the group is "
+     "reset") {
+  ac_team *team;
+  ac_group *group;
+  CHECK_INT(ac_team_create(&(ac_team_options){.width = 1}, &team), AC_OK);
+  CHECK_INT(ac_group_create(team, NULL, &group), AC_OK);
+  for (int round = 0; round < 200; round++) {
+    atomic_int begun = 0;
+    pthread_t other;
+    for (int i = 0; i < 2; i++)
+      CHECK_INT(ac_group_spawn(group, (ac_task){meet_and_fail, &begun}), AC_OK);
+    CHECK_INT(pthread_create(&other, NULL, wait_for_failure, group), 0);
+    wait_for_failure(group);
+    CHECK_INT(pthread_join(other, NULL), 0);
+  }
+  ac_group_destroy(group);
+  ac_team_destroy(team);
+}
+
 TEST("the teams end") {
   for (int i = 0; i < TEAMS; i++)
     ac_team_destroy(team_of(i));

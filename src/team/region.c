@@ -11,29 +11,64 @@
 
 enum { POLL_NS = 20000000 }; /* shortest time between two calls of poll */
 
-void ac__region_fail(ac__region *region, ac_status status) {
+/* True for the one whose status it is. */
+static bool set_status(ac__region *region, ac_status status) {
   ac_status expected = AC_OK;
   /* acq_rel: the winner alone goes on to write the error; release pairs with
    * the acquire of those who read the status */
-  if (!atomic_compare_exchange_strong_explicit(&region->status, &expected,
-                                               status, memory_order_acq_rel,
-                                               memory_order_relaxed))
+  return atomic_compare_exchange_strong_explicit(&region->status, &expected,
+                                                 status, memory_order_acq_rel,
+                                                 memory_order_relaxed);
+}
+
+void ac__region_fail(ac__region *region, ac_status status) {
+  (void)set_status(region, status);
+}
+
+void ac__region_fail_body(ac__region *region, ac_status status,
+                          uint32_t errors) {
+  if (!set_status(region, status) || ac__error_count == errors ||
+      ac_last_error()->status != status)
     return;
-  if (ac_last_error()->status == status)
-    /* release: pairs with the acquire in ac__region_finish() */
-    atomic_store_explicit(&region->error, ac__error_take(),
-                          memory_order_release);
+  /* acq_rel: release pairs with the acquire in ac__region_finish(). There is an
+   * old one if a group was cancelled as it became ready for use again. */
+  ac__error_drop(atomic_exchange_explicit(&region->error, ac__error_take(),
+                                          memory_order_acq_rel));
+}
+
+/* Without a text, none of an older failure is to be taken for this one's. */
+static ac_status give(ac_status status, ac_error *error) {
+  if (error != NULL)
+    ac__error_give(error);
+  else if (ac_last_error()->status == status)
+    ac__error_drop(ac__error_take());
+  return status;
+}
+
+ac_status ac__status_of_body(ac_status status, uint32_t errors) {
+  return status == AC_OK || ac__error_count != errors ? status
+                                                      : give(status, NULL);
 }
 
 ac_status ac__region_finish(ac__region *region) {
-  /* acquire: pairs with the release in ac__region_fail() */
+  /* acquire: pairs with the release in set_status() */
   ac_status status =
       atomic_load_explicit(&region->status, memory_order_acquire);
-  if (status != AC_OK) {
-    ac__error_give(
-        atomic_exchange_explicit(&region->error, NULL, memory_order_acquire));
-  }
-  return status;
+  /* acquire: pairs with the release in ac__region_fail_body() */
+  return status == AC_OK
+             ? AC_OK
+             : give(status, atomic_exchange_explicit(&region->error, NULL,
+                                                     memory_order_acquire));
+}
+
+ac_status ac__region_look(ac__region *region) {
+  /* acquire, twice: as above */
+  ac_status status =
+      atomic_load_explicit(&region->status, memory_order_acquire);
+  return status == AC_OK
+             ? AC_OK
+             : give(status, ac__error_copy(atomic_load_explicit(
+                                &region->error, memory_order_acquire)));
 }
 
 void ac__piece_run(ac_worker *worker, const ac__piece *piece,
@@ -45,10 +80,11 @@ void ac__piece_run(ac_worker *worker, const ac__piece *piece,
     return;
   }
   ac__frame_push(worker, &frame, region, owner, piece->index);
+  uint32_t errors = ac__error_count;
   ac_status status = piece->body(piece->range, piece->ctx);
   ac__frame_pop(worker, &frame);
   if (status != AC_OK)
-    ac__region_fail(region, status);
+    ac__region_fail_body(region, status, errors);
 }
 
 ac_status ac__frame_status(const ac__frame *frame) {

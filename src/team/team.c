@@ -88,6 +88,11 @@ static void set_up(void) {
 /* ---- Making and ending ------------------------------------------------------
  */
 
+/* acquire: who sees this process's sees all of revive() by another thread */
+static uint32_t generation_of(ac_team *team) {
+  return atomic_load_explicit(&team->generation, memory_order_acquire);
+}
+
 /* Places of helpers are their numbers, 1 … AC__WIDTH_MAX. */
 static int32_t guest_place(int32_t index) { return AC__WIDTH_MAX + 1 + index; }
 
@@ -195,7 +200,7 @@ static ac_team *make(const ac_team_options *options) {
   }
   team->asked_width = options->width;
   team->stack_bytes = options->stack_bytes;
-  team->generation = ac__generation();
+  atomic_init(&team->generation, ac__generation());
   atomic_store_explicit(&team->helper_count, 1, memory_order_relaxed);
   (void)refresh_width(team);
   return team;
@@ -274,7 +279,7 @@ ac_status ac_team_create(const ac_team_options *options, ac_team **ret_team) {
 void ac_team_destroy(ac_team *team) {
   if (team == NULL)
     return;
-  if (team->generation == ac__generation())
+  if (generation_of(team) == ac__generation())
     end_helpers(team);
   free_team(team);
 }
@@ -328,7 +333,7 @@ static void revive_helper(ac_team *team, int32_t number) {
  * guest is inside. The child has few threads now; the lock keeps them apart. */
 static void revive(ac_team *team) {
   pthread_mutex_lock(&own_lock);
-  if (team->generation != ac__generation()) {
+  if (generation_of(team) != ac__generation()) {
     int32_t helpers =
         atomic_load_explicit(&team->helper_count, memory_order_relaxed);
     int32_t guests =
@@ -347,7 +352,9 @@ static void revive(ac_team *team) {
     atomic_store_explicit(&team->looking, 0, memory_order_relaxed);
     atomic_store_explicit(&team->open_groups, 0, memory_order_relaxed);
     team->groups = NULL; /* the parent's: see group.c */
-    team->generation = ac__generation();
+    /* release, and last: pairs with generation_of() */
+    atomic_store_explicit(&team->generation, ac__generation(),
+                          memory_order_release);
   }
   pthread_mutex_unlock(&own_lock);
 }
@@ -426,7 +433,7 @@ static bool enter_from_outside(ac__self *self, ac_team *team,
     self->is_helper = false;
     self->generation = ac__generation();
   }
-  if (team->generation != ac__generation())
+  if (generation_of(team) != ac__generation())
     revive(team);
   ac_worker *worker = own_place(self, team);
   if (worker == NULL)

@@ -90,11 +90,24 @@ static inline void ac__region_init(ac__region *region, ac_worker *owner,
   atomic_init(&region->pending, 0);
 }
 
-/* The first non-zero status wins; its text travels with it. */
+/* The first non-zero status wins. */
 void ac__region_fail(ac__region *region, ac_status status);
+
+/* The same of a status that a body returned. Its text, if the body has made one
+ * on this thread, travels with it: `errors` is ac__error_count as the body
+ * began, since an older text may be of anything. */
+void ac__region_fail_body(ac__region *region, ac_status status,
+                          uint32_t errors);
+
+/* Status of a body that was called without a region: as above, no older text
+ * stays that could be taken for its. */
+ac_status ac__status_of_body(ac_status status, uint32_t errors);
 
 /* For the owner, when all have left: the status, its text now the caller's. */
 ac_status ac__region_finish(ac__region *region);
+
+/* The same for one who waits and is not the last: a copy of the text. */
+ac_status ac__region_look(ac__region *region);
 
 /* Status that stops work in `frame`: its region's, or AC_E_CANCELLED or
  * AC_E_TIMEOUT if one around it was cancelled; AC_OK = go on. */

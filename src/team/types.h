@@ -186,9 +186,9 @@ struct ac_team {
   struct ac_group *groups; /* under the lock */
 
   alignas(AC__LINE) pthread_mutex_t lock; /* places, threads, groups */
-  uint32_t generation;     /* of fork; another means: our threads are gone */
-  int32_t asked_width;     /* by number; 0 = follows the budget */
-  _Atomic uint64_t extent; /* width, and as of when: see team.c */
+  _Atomic uint32_t generation;       /* of fork; another means: no threads */
+  int32_t asked_width;               /* by number; 0 = follows the budget */
+  _Atomic uint64_t extent;           /* width, and as of when: see team.c */
   _Atomic uint64_t start_refused_ns; /* when a thread was last refused; 0 */
   size_t stack_bytes;
   ac_counters retired; /* counters of the last generation */
