@@ -352,7 +352,6 @@ def _run(ticket):
     except IndexError:
         return
     begin = _clock()
-    ok = True
     try:
         if mode == CALL:
             args, kwargs = data
@@ -369,11 +368,15 @@ def _run(ticket):
                 for function, args, kwargs in data:
                     value.append(function(*args, **kwargs))
     except BaseException as error:
+        ticket.seconds = _clock() - begin
         if mode != CALL:
             ticket.failed_index = len(value)
-        ok, value = False, _without_our_frame(error)
+        ticket._workers._finish(ticket, False, _without_our_frame(error))
+        # The traceback's frames hold this one: no cycle, and no argument kept alive.
+        ticket = function = data = value = item = args = kwargs = None
+        return
     ticket.seconds = _clock() - begin
-    ticket._workers._finish(ticket, ok, value)
+    ticket._workers._finish(ticket, True, value)
 
 
 def _without_our_frame(error):

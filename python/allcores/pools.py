@@ -777,7 +777,8 @@ class Pool:
 
     def terminate(self):
         """End at once. Results that are out raise RuntimeError from `get`."""
-        self._state = TERMINATE
+        with self._lock:
+            self._state = TERMINATE
         if self._pid == os.getpid():
             self._workers.terminate()
             self._due.put(None)
@@ -845,6 +846,7 @@ class Pool:
     def _expect_callback(self, result):
         """Have tickets taken in, and callbacks called, by threads of the pool."""
         with self._lock:
+            self._check_running()  # else the thread may have ended
             if self._caller is None:
                 caller = threading.Thread(
                     target=_call_back,
