@@ -156,8 +156,4 @@ uint32_t ac__pages_free(const ac__pages *pages, uint32_t begin, uint32_t end,
 /** Trim in the name of `as`. @return how many pages were given back. */
 uint32_t ac__pages_trim(const ac__pages *pages, uint32_t as, uint64_t idle_ns);
 
-/** Give a run of pages claimed by the caller back to the system, then free
- * them; they lie in one group. */
-void ac__pages_drop(const ac__pages *pages, uint32_t begin, uint32_t end);
-
 #endif

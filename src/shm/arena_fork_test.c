@@ -17,8 +17,8 @@
 enum {
   PLACES = 4, /* children at a time */
   HELD = 3,   /* runs that a child holds at a time */
-  KILLS = 400,
-  LIMIT_S = 60,
+  KILLS = 200,
+  LIMIT_S = 25, /* of a test */
 };
 
 /* Shared with the children. */

@@ -89,7 +89,8 @@ void ac__arena_recount(const ac__pages *pages) {
 
 /* ---- Giving back --------------------------------------------------------- */
 
-void ac__pages_drop(const ac__pages *pages, uint32_t begin, uint32_t end) {
+/* Give claimed pages of one group back to the system, then free them. */
+static void drop(const ac__pages *pages, uint32_t begin, uint32_t end) {
   if (begin == end)
     return;
   ac__pages_return(pages->fd, (uint64_t)begin * AC__PAGE_BYTES,
@@ -99,6 +100,19 @@ void ac__pages_drop(const ac__pages *pages, uint32_t begin, uint32_t end) {
      * page after the hole was made. */
     atomic_store_explicit(&pages->word[page], 0, memory_order_release);
   ac__group_add(pages, begin, (int)(end - begin), 0);
+}
+
+/* A run of claimed pages that grows until it is dropped. */
+typedef struct claimed {
+  uint32_t begin, end;
+} claimed;
+
+static void claimed_add(const ac__pages *pages, claimed *run, uint32_t page) {
+  if (page != run->end || run->end - run->begin == DROP_PAGES) {
+    drop(pages, run->begin, run->end);
+    run->begin = page;
+  }
+  run->end = page + 1;
 }
 
 static uint32_t stamp_now(void) {
@@ -116,48 +130,41 @@ static int64_t keep_more(const ac__arena *arena) {
 }
 
 typedef struct freed {
-  int64_t keep;  /* pages that may yet stay warm */
-  uint32_t warm; /* pages that did */
-  bool is_claimed;
+  int64_t keep; /* pages that may yet stay warm */
+  int warm;     /* pages of this group that did */
+  claimed run;
 } freed;
 
 /* Free a page if it stays warm, else claim it. @return false if neither. */
-static bool free_page(const ac__pages *pages, uint32_t page, uint64_t stamp,
-                      const ac__freeing *how, freed *f) {
-  uint64_t word = ac__page_word(pages, page);
+static bool free_page(const ac__pages *pages, uint32_t page, uint64_t word,
+                      uint64_t stamp, const ac__freeing *how, freed *f) {
   bool is_warm = (word & AC__PAGE_WARM) != 0;
-  if (ac__page_owner(word) != how->owner || (!is_warm && !how->is_dead))
+  bool is_kept = is_warm && f->keep > 0;
+  if ((!is_warm && !how->is_dead) ||
+      !ac__page_swap(pages, page, word,
+                     is_kept ? AC__PAGE_WARM | stamp : how->as))
     return false;
-  f->is_claimed = !is_warm || f->keep <= 0;
-  if (!ac__page_swap(pages, page, word,
-                     f->is_claimed ? how->as : AC__PAGE_WARM | stamp))
-    return false;
-  if (!f->is_claimed) {
-    f->keep--;
-    f->warm++;
-  }
+  f->keep -= is_kept;
+  f->warm += is_kept;
+  if (!is_kept)
+    claimed_add(pages, &f->run, page);
   return true;
 }
 
 /* As ac__pages_free(), of pages in one group. */
 static uint32_t free_piece(const ac__pages *pages, uint32_t begin, uint32_t end,
                            uint64_t stamp, const ac__freeing *how, freed *f) {
-  uint32_t count = 0, claimed = begin; /* from here to `page`: claimed */
+  uint32_t count = 0;
   f->warm = 0;
+  f->run = (claimed){begin, begin};
   for (uint32_t page = begin; page < end; page++) {
-    bool is_had = free_page(pages, page, stamp, how, f);
-    count += is_had;
-    if (!is_had || !f->is_claimed) {
-      ac__pages_drop(pages, claimed, page);
-      claimed = page + 1;
-    } else if (page + 1 - claimed == DROP_PAGES) {
-      ac__pages_drop(pages, claimed, page + 1);
-      claimed = page + 1;
-    }
+    uint64_t word = ac__page_word(pages, page);
+    if (ac__page_owner(word) == how->owner)
+      count += free_page(pages, page, word, stamp, how, f);
   }
-  ac__pages_drop(pages, claimed, end);
+  drop(pages, f->run.begin, f->run.end);
   if (f->warm > 0)
-    ac__group_add(pages, begin, (int)f->warm, (int)f->warm);
+    ac__group_add(pages, begin, f->warm, f->warm);
   return count;
 }
 
@@ -203,19 +210,14 @@ static bool claim_idle(const ac__pages *pages, uint32_t page, uint32_t as,
 
 static uint32_t trim_piece(const ac__pages *pages, uint32_t begin, uint32_t end,
                            uint32_t as, uint64_t idle_ns) {
-  uint32_t now = stamp_now(), count = 0, claimed = begin;
-  for (uint32_t page = begin; page < end; page++) {
-    bool is_claimed = claim_idle(pages, page, as, idle_ns, now);
-    count += is_claimed;
-    if (!is_claimed) {
-      ac__pages_drop(pages, claimed, page);
-      claimed = page + 1;
-    } else if (page + 1 - claimed == DROP_PAGES) {
-      ac__pages_drop(pages, claimed, page + 1);
-      claimed = page + 1;
+  uint32_t now = stamp_now(), count = 0;
+  claimed run = {begin, begin};
+  for (uint32_t page = begin; page < end; page++)
+    if (claim_idle(pages, page, as, idle_ns, now)) {
+      claimed_add(pages, &run, page);
+      count++;
     }
-  }
-  ac__pages_drop(pages, claimed, end);
+  drop(pages, run.begin, run.end);
   return count;
 }
 
