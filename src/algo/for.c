@@ -76,8 +76,7 @@ ac_status ac_for(ac_team *team, ac_range range, int64_t grain,
   return status;
 }
 
-/* ---- ac_for_2d ------------------------------------------------------------
- */
+/* ---- ac_for_2d ----------------------------------------------------------- */
 
 enum { TILE_ROWS = 32, TILE_COLS = 32 }; /* chosen: 8 KiB of doubles */
 
@@ -154,8 +153,7 @@ ac_status ac_for_2d(ac_team *team, ac_range rows, ac_range cols, ac_tile tile,
   return ac__loop(team, &work);
 }
 
-/* ---- ac_invoke and ac_join2
- * -------------------------------------------------- */
+/* ---- ac_invoke and ac_join2 ---------------------------------------------- */
 
 static ac_status run_tasks(ac_range units, void *ctx) {
   const ac_task *tasks = ctx;

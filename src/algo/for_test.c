@@ -161,8 +161,7 @@ TEST("ranges of over 2^31 iterations are covered") {
   CHECK_INT(atomic_load(&extent.total), INT64_C(1) << 33);
 }
 
-/* ---- Nesting ---------------------------------------------------------------
- */
+/* ---- Nesting ------------------------------------------------------------- */
 
 enum { SIDE = 12 };
 
@@ -219,8 +218,7 @@ TEST("loops nested three deep, over several teams, cover the cube") {
   }
 }
 
-/* ---- Errors ----------------------------------------------------------------
- */
+/* ---- Errors -------------------------------------------------------------- */
 
 typedef struct trouble {
   int64_t at;
@@ -305,8 +303,7 @@ TEST("arguments that are not allowed are refused with a sentence") {
   CHECK(ac_last_error()->detail[0] != '\0');
 }
 
-/* ---- Tiles
- * ------------------------------------------------------------------- */
+/* ---- Tiles --------------------------------------------------------------- */
 
 typedef struct board {
   ac_range rows, cols;
@@ -348,8 +345,7 @@ TEST("tiles cover rows and columns exactly once, none larger than asked") {
   }
 }
 
-/* ---- Tasks
- * -------------------------------------------------------------------- */
+/* ---- Tasks --------------------------------------------------------------- */
 
 typedef struct counted {
   int runs;
@@ -397,8 +393,7 @@ TEST("of two joined tasks both run, and the status of either comes out") {
   }
 }
 
-/* ---- Indices
- * ------------------------------------------------------------------- */
+/* ---- Indices ------------------------------------------------------------- */
 
 typedef struct indices {
   atomic_int in_use[1100];

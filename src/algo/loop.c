@@ -48,7 +48,9 @@ enum {
   NESTED_NS = 5000,       /* an inner loop shorter than that is not offered */
   WAKE_AGAIN_NS = 200000, /* between two wakes for short loops */
   PATIENCE = 32,          /* polls before an owner takes pieces back */
-  INVITATIONS_MAX = 12    /* halvings of the widest team */
+  INVITATIONS_MAX = 12,   /* halvings of the widest team */
+  PARTS_FEW = 16,         /* of narrow loops: a short stack */
+  PARTS_MANY = 128
 };
 
 /* The units left to one member: next in the low half, end in the high. */
@@ -87,8 +89,7 @@ typedef struct loop {
   _Atomic uint64_t used[AC__WIDTH_MAX / 64]; /* bit i: part i has a member */
 } loop;
 
-/* ---- Parts ------------------------------------------------------------------
- */
+/* ---- Parts --------------------------------------------------------------- */
 
 static uint64_t pack(uint32_t next, uint32_t end) {
   return (uint64_t)end << 32 | next;
@@ -142,8 +143,7 @@ static bool split(loop *loop, part *own, ac_worker *worker) {
   return false;
 }
 
-/* ---- Places and units
- * ------------------------------------------------------------
+/* ---- Places and units -------------------------------------------------------
  *
  * Parts hold places. Place x is block x / block % rounds of part
  * x / (block * rounds); the few at the end that fill no block are themselves.
@@ -178,8 +178,7 @@ static layout layout_of(const ac__work *work, const ac__plan *plan,
                   .block = work->units / (parts * rounds)};
 }
 
-/* ---- Members
- * ------------------------------------------------------------------ */
+/* ---- Members ------------------------------------------------------------- */
 
 /* Take an index, `wish` if it is free; -1 if all are taken. */
 static int32_t take_index(loop *loop, int32_t wish) {
@@ -479,8 +478,7 @@ static void join_by_ticket(ac__job *job, ac_worker *thief) {
   join((loop *)job, thief, 0, 0);
 }
 
-/* ---- The owner's wait
- * ----------------------------------------------------------- */
+/* ---- The owner's wait ---------------------------------------------------- */
 
 static bool is_over(void *subject) {
   return ac__pending_is_over(&((loop *)subject)->region.pending);
@@ -529,12 +527,7 @@ static bool ask(void *subject, ac_worker *worker) {
 static void await_members(loop *loop, ac_worker *worker) {
   const ac__wait wait = {
       .is_over = is_over, .help = help, .ask = ask, .subject = loop};
-  ac_status status;
-  while ((status = ac__await(worker, &wait)) != AC_OK) {
-    ac__region_fail(&loop->region, status);
-    if (status == AC_E_FORKED)
-      return;
-  }
+  (void)ac__region_await(worker, &loop->region, &wait);
 }
 
 /* All members have gone. One that left because its core was wanted may have
@@ -555,8 +548,7 @@ static bool has_units(const loop *loop) {
   return false;
 }
 
-/* ---- Wide loops
- * ------------------------------------------------------------------ */
+/* ---- Wide loops ---------------------------------------------------------- */
 
 /* How many helpers to invite at once. */
 static int32_t helpers_worth(const loop *loop, bool is_top) {
@@ -584,12 +576,11 @@ static void deal(loop *loop) {
   }
 }
 
-/* Units in parts, on up to `width` threads. */
-static ac_status run_wide(const ac__visit *visit, const ac__work *work,
-                          const ac__plan *plan, int32_t width,
-                          ac__outcome *ret_outcome) {
+/* Units in `parts`, one for each of up to `width` threads. */
+static ac_status run_parts(const ac__visit *visit, const ac__work *work,
+                           const ac__plan *plan, int32_t width, part *parts,
+                           ac__outcome *ret_outcome) {
   ac_worker *worker = visit->worker;
-  part parts[width];
   loop loop;
   ac__region_init(&loop.region, worker, width);
   loop.ticket.run = join_by_ticket;
@@ -624,8 +615,32 @@ static ac_status run_wide(const ac__visit *visit, const ac__work *work,
   return ac__region_finish(&loop.region);
 }
 
-/* ---- Short loops: fixed pieces for helpers that are awake
- * --------------------------- */
+/* Apart, so that a narrow loop does not pay for the parts of a wide one. */
+__attribute__((noinline)) static ac_status
+run_many(const ac__visit *visit, const ac__work *work, const ac__plan *plan,
+         int32_t width, ac__outcome *ret_outcome) {
+  part parts[PARTS_MANY];
+  return run_parts(visit, work, plan, width, parts, ret_outcome);
+}
+__attribute__((noinline)) static ac_status
+run_most(const ac__visit *visit, const ac__work *work, const ac__plan *plan,
+         int32_t width, ac__outcome *ret_outcome) {
+  part parts[AC__WIDTH_MAX];
+  return run_parts(visit, work, plan, width, parts, ret_outcome);
+}
+
+static ac_status run_wide(const ac__visit *visit, const ac__work *work,
+                          const ac__plan *plan, int32_t width,
+                          ac__outcome *ret_outcome) {
+  if (width > PARTS_MANY)
+    return run_most(visit, work, plan, width, ret_outcome);
+  if (width > PARTS_FEW)
+    return run_many(visit, work, plan, width, ret_outcome);
+  part parts[PARTS_FEW];
+  return run_parts(visit, work, plan, width, parts, ret_outcome);
+}
+
+/* ---- Short loops: fixed pieces for helpers that are awake ---------------- */
 
 typedef struct brief {
   ac__region region;
@@ -751,17 +766,11 @@ static ac_status run_brief(const ac__visit *visit, const ac__work *work,
   take_back(&brief, work);
   const ac__wait wait = {
       .is_over = brief_is_over, .ask = brief_ask, .subject = &brief};
-  ac_status status;
-  while ((status = ac__await(visit->worker, &wait)) != AC_OK) {
-    ac__region_fail(&brief.region, status);
-    if (status == AC_E_FORKED)
-      break;
-  }
+  (void)ac__region_await(visit->worker, &brief.region, &wait);
   return ac__region_finish(&brief.region);
 }
 
-/* ---- Choosing
- * ------------------------------------------------------------------------- */
+/* ---- Choosing ------------------------------------------------------------ */
 
 /* On the caller in one call, for loops too short to be worth a border. */
 static ac_status run_alone(ac_worker *worker, const ac__work *work) {

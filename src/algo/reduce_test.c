@@ -37,8 +37,7 @@ static uint64_t draw(void) {
   return state = mix(state);
 }
 
-/* ---- The reference ---------------------------------------------------------
- */
+/* ---- The reference ------------------------------------------------------- */
 
 static int64_t leaf_of(int64_t length, int64_t grain) {
   int64_t leaf = length / 256;
@@ -99,8 +98,7 @@ static void check_reduce(ac_range range, int64_t grain, const ac_site *site,
   free(got);
 }
 
-/* ---- Monoids
- * ----------------------------------------------------------------- */
+/* ---- Monoids ------------------------------------------------------------- */
 
 /* A double and float sum, whose bits tell the tree. */
 typedef struct sums {
@@ -186,8 +184,7 @@ static ac_status text_fold(ac_range range, void *ctx, void *value) {
   return AC_OK;
 }
 
-/* ---- Tests
- * --------------------------------------------------------------------- */
+/* ---- Tests --------------------------------------------------------------- */
 
 static const ac_monoid sums_monoid = {sizeof(sums), &sums_zero, sums_add};
 static const ac_monoid shape_monoid = {sizeof(uint64_t), &shape_identity,

@@ -365,8 +365,7 @@ static void walk_gather(const walk *w, const char *from, int64_t *index,
   }
 }
 
-/* ---- Combining pairwise by index ------------------------------------------
- */
+/* ---- Combining pairwise by index ----------------------------------------- */
 
 /* Sums of nodes of one rank, combined as ac_reduce() combines leaves: as a
  * binary counter carries, what is left at the end from the right. */
@@ -414,8 +413,7 @@ static inline void put(void *to, const void *from, size_t size_bytes) {
     memcpy(to, from, 16);
 }
 
-/* ---- Folds -----------------------------------------------------------------
- */
+/* ---- Folds --------------------------------------------------------------- */
 
 /* *value = *value ∘ the sum of elements in one piece that begin with a leaf. */
 static void sum_leaves(const char *data, int64_t count, int64_t item_bytes,
@@ -564,8 +562,7 @@ static ac_status fold_group(ac_range range, void *ctx, void *value) {
   return AC_OK;
 }
 
-/* ---- The call --------------------------------------------------------------
- */
+/* ---- The call ------------------------------------------------------------ */
 
 static ac_status check(const ac_array *array, const ac_scalar *ret_sum) {
   if (array == NULL || ret_sum == NULL)

@@ -93,3 +93,14 @@ ac_status ac__await(ac_worker *worker, const ac__wait *wait) {
   atomic_fetch_sub_explicit(&team->looking, 1, memory_order_relaxed);
   return status;
 }
+
+bool ac__region_await(ac_worker *worker, ac__region *region,
+                      const ac__wait *wait) {
+  ac_status status;
+  while ((status = ac__await(worker, wait)) != AC_OK) {
+    ac__region_fail(region, status);
+    if (status == AC_E_FORKED)
+      return false;
+  }
+  return true;
+}

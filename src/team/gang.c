@@ -30,10 +30,10 @@ typedef struct gang {
 } gang;
 
 enum { WAIT = 0, GO = 1, NO_GO = 2 };
+enum { MEMBERS_FEW = 16, MEMBERS_MANY = 128 }; /* of small gangs' stacks */
 enum { WAIT_NS = 100000 }; /* for a busy helper, before a spare is made */
 
-/* ---- The short way ---------------------------------------------------------
- */
+/* ---- The short way ------------------------------------------------------- */
 
 /* A call by lane, when there are several: wait until all of them are posted. */
 static ac_status run_when_all_go(ac_range range, void *ctx) {
@@ -83,8 +83,7 @@ static bool post_lanes(ac_worker *worker, gang *gang) {
   return true;
 }
 
-/* ---- The long way
- * ------------------------------------------------------------ */
+/* ---- The long way -------------------------------------------------------- */
 
 /* Wake the sleepers among members [first, last): the first of each upper half
  * is told to wake the rest of it (find_share). */
@@ -231,18 +230,15 @@ static ac_status reserve_all(ac_worker *worker, gang *gang) {
 
 static void publish_all(ac_worker *worker, gang *gang) {
   int32_t width = gang->region.width;
-  int32_t cpu = ac__cpu_current();
+  int cpu = ac__cpu_current();
   atomic_init(&gang->region.pending, (uint32_t)width - 1);
   for (int32_t i = 1; i < width; i++) {
-    ac_worker *helper = gang->members[i].helper;
-    helper->mail.index = i;
-    helper->mail.body = run_member;
-    helper->mail.ctx = gang;
-    helper->mail.region = &gang->region;
-    helper->mail.begin = i;
-    helper->mail.end = i + 1;
-    helper->mail.patron = ac__lane_exists(helper->number) ? worker : NULL;
-    helper->mail.cpu = cpu;
+    const ac__piece piece = {.body = run_member,
+                             .ctx = gang,
+                             .region = &gang->region,
+                             .range = {i, i + 1},
+                             .index = i};
+    ac__mail_write(worker, gang->members[i].helper, &piece, cpu);
   }
   for (int32_t i = 1; i < width; i++)
     (void)ac__mail_publish(gang->members[i].helper, AC__MAIL_FULL);
@@ -251,8 +247,7 @@ static void publish_all(ac_worker *worker, gang *gang) {
   wake_share(gang, worker, 1, width);
 }
 
-/* ---- Waiting
- * -------------------------------------------------------------------- */
+/* ---- Waiting ------------------------------------------------------------- */
 
 static bool is_over(void *subject) {
   gang *gang = subject;
@@ -319,19 +314,11 @@ static ac_status run_own(ac_worker *worker, gang *gang) {
   ac__piece_run(worker, &own, NULL);
   const ac__wait wait = {
       .is_over = is_over, .help = help, .ask = ask, .subject = gang};
-  ac_status status;
-  while ((status = ac__await(worker, &wait)) != AC_OK) {
-    ac__region_fail(&gang->region, status);
-    if (status == AC_E_FORKED)
-      break;
-  }
+  (void)ac__region_await(worker, &gang->region, &wait);
   return ac__region_finish(&gang->region);
 }
 
-/* Apart, so that the short way does not pay for the members. */
-__attribute__((noinline)) static ac_status run_long(ac_worker *worker,
-                                                    gang *gang) {
-  member members[gang->region.width];
+static ac_status run_members(ac_worker *worker, gang *gang, member *members) {
   gang->members = members;
   gang->lanes = 0;
   ac_status status = reserve_all(worker, gang);
@@ -339,6 +326,31 @@ __attribute__((noinline)) static ac_status run_long(ac_worker *worker,
     return status;
   publish_all(worker, gang);
   return run_own(worker, gang);
+}
+
+/* Apart, so that the short way does not pay for the members, nor a small gang
+ * for those of a large one. */
+__attribute__((noinline)) static ac_status run_few(ac_worker *worker,
+                                                   gang *gang) {
+  member members[MEMBERS_FEW];
+  return run_members(worker, gang, members);
+}
+__attribute__((noinline)) static ac_status run_many(ac_worker *worker,
+                                                    gang *gang) {
+  member members[MEMBERS_MANY];
+  return run_members(worker, gang, members);
+}
+__attribute__((noinline)) static ac_status run_most(ac_worker *worker,
+                                                    gang *gang) {
+  member members[AC__WIDTH_MAX];
+  return run_members(worker, gang, members);
+}
+
+static ac_status run_long(ac_worker *worker, gang *gang) {
+  int32_t width = gang->region.width;
+  return width <= MEMBERS_FEW    ? run_few(worker, gang)
+         : width <= MEMBERS_MANY ? run_many(worker, gang)
+                                 : run_most(worker, gang);
 }
 
 ac_status ac_team_each(ac_team *team, int width, ac_body_fn body, void *ctx) {

@@ -117,8 +117,7 @@ static void list_group(ac_group *group) {
   pthread_mutex_unlock(&team->lock);
 }
 
-/* ---- Tasks -----------------------------------------------------------------
- */
+/* ---- Tasks --------------------------------------------------------------- */
 
 static ac_status status_of(ac_group *group) {
   /* relaxed: a reason to stop; the lock orders the rest */
@@ -242,8 +241,7 @@ bool ac__groups_help(ac_worker *worker) {
   return has_run;
 }
 
-/* ---- The public calls
- * ---------------------------------------------------------- */
+/* ---- The public calls ---------------------------------------------------- */
 
 ac_status ac_group_create(ac_team *team, const ac_group_options *options,
                           ac_group **ret_group) {
@@ -305,8 +303,7 @@ ac_status ac_group_spawn(ac_group *group, ac_task task) {
   return AC_OK;
 }
 
-/* ---- Waiting
- * ------------------------------------------------------------------- */
+/* ---- Waiting ------------------------------------------------------------- */
 
 static bool is_over(void *subject) {
   ac_group *group = subject;

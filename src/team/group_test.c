@@ -89,8 +89,7 @@ TEST("tasks may spawn tasks into their own group") {
     }
 }
 
-/* ---- Foreign threads
- * --------------------------------------------------------- */
+/* ---- Foreign threads ----------------------------------------------------- */
 
 typedef struct crowd {
   ac_group *group;
@@ -160,8 +159,7 @@ TEST("waiters that help have indices of their own") {
   }
 }
 
-/* ---- Status and cancellation
- * --------------------------------------------------- */
+/* ---- Status and cancellation --------------------------------------------- */
 
 static ac_status fail(void *ctx) { return *(ac_status *)ctx; }
 
@@ -287,8 +285,7 @@ TEST("a group may be destroyed with tasks pending and running") {
   ac_group_cancel(NULL);
 }
 
-/* ---- Inside
- * ---------------------------------------------------------------------- */
+/* ---- Inside -------------------------------------------------------------- */
 
 static ac_status wait_inside(void *ctx) { return ac_group_wait(ctx); }
 

@@ -25,8 +25,7 @@ enum {
   DISTURBED_NS = 300000 /* waited meanwhile */
 };
 
-/* ---- What the threads of the process did
- * ------------------------------------- */
+/* ---- What the threads of the process did --------------------------------- */
 
 typedef struct usage {
   int count;
@@ -99,8 +98,7 @@ static void rest(int64_t ns) {
   (void)nanosleep(&time, NULL);
 }
 
-/* ---- Work of all kinds
- * ---------------------------------------------------------- */
+/* ---- Work of all kinds --------------------------------------------------- */
 
 static void spend(uint64_t ns) {
   for (uint64_t until = ac__clock_ns() + ns; ac__clock_ns() < until;)
@@ -222,8 +220,7 @@ TEST("an idle team of eight threads uses no processor time") {
     SKIP("other programs used the cores");
 }
 
-/* ---- Nothing wasted
- * ---------------------------------------------------------------- */
+/* ---- Nothing wasted ------------------------------------------------------ */
 
 enum { HEAVY_NS = 100000000, HEAVIES = 8, BALANCE_TRIES = 6 };
 

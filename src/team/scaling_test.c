@@ -65,8 +65,7 @@ static void check_at_most(const ac_counters *counters, uint64_t got,
   print(counters);
 }
 
-/* ---- The laws that hold for any mixture
- * ---------------------------------------- */
+/* ---- The laws that hold for any mixture ---------------------------------- */
 
 static uint64_t halvings(int width) {
   uint64_t count = 1;
@@ -91,8 +90,7 @@ static void check_laws(const ac_counters *c, int width, uint64_t group_waits) {
   check_at_most(c, c->futex_calls, calls, "futex calls", width);
 }
 
-/* ---- Bodies
- * ------------------------------------------------------------------------ */
+/* ---- Bodies -------------------------------------------------------------- */
 
 /* Writes nothing that another thread might: a slow build shares it. */
 static ac_status tiny_body(ac_range range, void *ctx) {
@@ -157,9 +155,7 @@ static void run_group(ac_team *team, int tasks) {
   ac_group_destroy(group);
 }
 
-/* ---- Exact
- * ----------------------------------------------------------------------------
- */
+/* ---- Exact --------------------------------------------------------------- */
 
 TEST("a team of one writes nothing shared and makes no call") {
   ac_team *team = team_new(1);
@@ -249,9 +245,7 @@ TEST("a gang hands out one piece a thread, by mail or by lane") {
   }
 }
 
-/* ---- Bounds
- * ------------------------------------------------------------------------------
- */
+/* ---- Bounds -------------------------------------------------------------- */
 
 TEST("a loop hands out at most one piece a thread, whatever its length") {
   enum { CALLS = 10 };

@@ -94,12 +94,8 @@ int ac__sync_slow(ac_worker *worker, ac_strand *strand, int64_t bottom) {
     return 1;
   const ac__wait wait = {
       .is_over = is_over, .help = help, .ask = ask, .subject = strand};
-  ac_status status;
-  while ((status = ac__await(worker, &wait)) != AC_OK) {
-    ac__region_fail(worker->frame->region, status);
-    if (status == AC_E_FORKED)
-      return 0; /* its thief is not in this process: nobody will write to it */
-  }
+  /* In a fork's child its thief is not there: nobody will write to it. */
+  (void)ac__region_await(worker, worker->frame->region, &wait);
   return 0;
 }
 

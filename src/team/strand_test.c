@@ -114,8 +114,7 @@ TEST("one call may spawn more than a deque holds") {
   }
 }
 
-/* ---- With loops inside ------------------------------------------------------
- */
+/* ---- With loops inside --------------------------------------------------- */
 
 typedef struct looped {
   ac_team *team;
@@ -176,8 +175,7 @@ TEST("loops may run strands") {
         AC_OK);
 }
 
-/* ---- Indices
- * ------------------------------------------------------------------ */
+/* ---- Indices ------------------------------------------------------------- */
 
 enum { PLACES = 8192 };
 typedef struct indices {

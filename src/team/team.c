@@ -28,8 +28,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t end_key; /* gives a thread's places back when it ends */
 static bool has_end_key;
 
-/* ---- Fork and thread end ---------------------------------------------------
- */
+/* ---- Fork and thread end ------------------------------------------------- */
 
 static void child_handler(void) {
   ac__self *self = &ac__self_tls;
@@ -85,8 +84,7 @@ static void set_up(void) {
   has_end_key = pthread_key_create(&end_key, thread_end) == 0;
 }
 
-/* ---- Making and ending ------------------------------------------------------
- */
+/* ---- Making and ending --------------------------------------------------- */
 
 /* acquire: who sees this process's sees all of revive() by another thread */
 static uint32_t generation_of(ac_team *team) {
@@ -306,8 +304,7 @@ int ac_team_width(ac_team *team) {
   return team == NULL ? 1 : ac__team_width(team);
 }
 
-/* ---- Visiting
- * ---------------------------------------------------------------- */
+/* ---- Visiting ------------------------------------------------------------ */
 
 static void renew_worker(ac_worker *worker, ac_team *team, int32_t number,
                          int32_t place) {
@@ -484,8 +481,7 @@ void ac__leave(const ac__visit *visit) {
     set_frame(visit->worker, visit->frame);
 }
 
-/* ---- Counters
- * ------------------------------------------------------------------ */
+/* ---- Counters ------------------------------------------------------------ */
 
 static void add_counters(ac_counters *sum, const ac_worker *worker) {
   if (worker == NULL)

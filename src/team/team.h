@@ -238,6 +238,12 @@ typedef struct ac__wait {
  */
 ac_status ac__await(ac_worker *worker, const ac__wait *wait);
 
+/* Wait for what `region`'s owner must outlive, to the end: a status that comes
+ * of the waiting cancels the region. False in the child of a fork, where there
+ * is no end. */
+bool ac__region_await(ac_worker *worker, ac__region *region,
+                      const ac__wait *wait);
+
 /* Set a worker's flag: a blocked join wants to know of its pushes. */
 static inline void ac__make_hungry(ac_worker *of) {
   ac_worker *self = ac__self_tls.worker;
@@ -258,8 +264,12 @@ bool ac__groups_help(ac_worker *worker);
  * to nudge: look for it. Not within a nudge. */
 void ac__mail_return(ac_worker *self, ac_worker *helper, uint32_t before);
 
-/* ---- Helpers, for gangs ----------------------------------------------------
- */
+/* ---- Helpers, for gangs -------------------------------------------------- */
+
+/* Write a message into a helper's mailbox, which is CLAIMED. `cpu` is the
+ * sender's processor. */
+void ac__mail_write(ac_worker *sender, ac_worker *helper,
+                    const ac__piece *piece, int cpu);
 
 /* Make sure that the team has a helper of this number; NULL if memory is
  * refused. Takes the lock. */

@@ -47,8 +47,7 @@ TEST("teams are made and end, used or not") {
   ac_team_destroy(team);
 }
 
-/* ---- Gangs
- * ------------------------------------------------------------------- */
+/* ---- Gangs --------------------------------------------------------------- */
 
 typedef struct gang {
   int width;
@@ -181,8 +180,7 @@ TEST("a gang's status comes out, and the others still run") {
   CHECK_INT(ac_team_each(NULL, 1, NULL, NULL), AC_E_INVAL);
 }
 
-/* ---- Cancellation
- * ---------------------------------------------------------------- */
+/* ---- Cancellation -------------------------------------------------------- */
 
 typedef struct nest {
   ac_team *outer, *inner;
@@ -239,8 +237,7 @@ TEST("a long body sees that its region was cancelled") {
     CHECK_INT(ac_team_each(team_of(i), 3, wait_cancelled, NULL), 9);
 }
 
-/* ---- The poll function
- * ------------------------------------------------------------- */
+/* ---- The poll function --------------------------------------------------- */
 
 enum { CANCEL_AFTER_NS = 30000000, LATEST_NS = 100000000 };
 
@@ -328,8 +325,7 @@ TEST("the poll function cancels a wait within 100 ms") {
   }
 }
 
-/* ---- Counters
- * ---------------------------------------------------------------------- */
+/* ---- Counters ------------------------------------------------------------ */
 
 TEST("counters tell what was done") {
   for (int i = 0; i < TEAMS; i++) {
@@ -357,8 +353,7 @@ TEST("counters tell what was done") {
   }
 }
 
-/* ---- Guests
- * -------------------------------------------------------------------------- */
+/* ---- Guests -------------------------------------------------------------- */
 
 typedef struct guest {
   pthread_barrier_t barrier;

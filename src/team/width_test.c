@@ -118,8 +118,7 @@ TEST("strands keep their value and their indices while the budget changes") {
   CHECK_INT(pthread_join(thread, NULL), 0);
 }
 
-/* ---- Leaving and coming back
- * -------------------------------------------------- */
+/* ---- Leaving and coming back --------------------------------------------- */
 
 enum { SEEN_MAX = 1024 };
 typedef struct crowd {

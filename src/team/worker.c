@@ -102,8 +102,7 @@ static bool run_any(ac_worker *self) {
   return ac__groups_help(self);
 }
 
-/* ---- Waking others --------------------------------------------------------
- */
+/* ---- Waking others ------------------------------------------------------- */
 
 /* Get a token for a helper that sleeps and whose mailbox we have claimed. */
 static bool fund(ac_worker *helper) {
@@ -290,8 +289,8 @@ static bool is_in_reach(const ac_worker *helper, ac__reach reach) {
              &helper->mail.state, memory_order_relaxed)) == AC__MAIL_OPEN;
 }
 
-static void write_mail(ac_worker *sender, ac_worker *helper,
-                       const ac__piece *piece) {
+void ac__mail_write(ac_worker *sender, ac_worker *helper,
+                    const ac__piece *piece, int cpu) {
   ac__mail *mail = &helper->mail;
   mail->index = piece->index;
   mail->body = piece->body;
@@ -300,7 +299,7 @@ static void write_mail(ac_worker *sender, ac_worker *helper,
   mail->begin = piece->range.begin;
   mail->end = piece->range.end;
   mail->patron = ac__lane_exists(helper->number) ? sender : NULL;
-  mail->cpu = ac__cpu_current();
+  mail->cpu = cpu;
 }
 
 bool ac__team_invite(ac_worker *sender, const ac__piece *piece, int32_t first,
@@ -329,7 +328,7 @@ bool ac__team_invite(ac_worker *sender, const ac__piece *piece, int32_t first,
       AC__COUNT(sender, denied);
       return false; /* no core is free: the next one gets none either */
     }
-    write_mail(sender, helper, &own);
+    ac__mail_write(sender, helper, &own, ac__cpu_current());
     ret->is_by_lane = false;
     if (!deliver(sender, helper, before, AC__MAIL_FULL, &ret->state))
       return false;
@@ -349,8 +348,7 @@ bool ac__team_uninvite(ac_worker *sender, const ac__invitation *invitation) {
   return true;
 }
 
-/* ---- The helper's day ------------------------------------------------------
- */
+/* ---- The helper's day ---------------------------------------------------- */
 
 /* How long to look about, in ticks, from the gaps between regions. */
 static uint64_t spin_ticks(const ac_worker *self) {

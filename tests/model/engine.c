@@ -45,8 +45,7 @@ static void die(const char *why) {
   exit(2);
 }
 
-/* ---- Coroutines ------------------------------------------------------------
- */
+/* ---- Coroutines ---------------------------------------------------------- */
 
 /* Push the registers that a call preserves, store the stack pointer, take up
  * another stack and pop its registers. */
@@ -76,8 +75,7 @@ __asm__(".text\n.globl mc_switch\n.type mc_switch,%function\nmc_switch:\n"
 #error "engine.c switches stacks on x86-64 and on aarch64 only"
 #endif
 
-/* ---- Threads
- * ----------------------------------------------------------------- */
+/* ---- Threads ------------------------------------------------------------- */
 
 /* A request, and what has become of it. */
 enum kind {
@@ -153,8 +151,7 @@ int mc_thread(const char *name, void (*run)(void *), void *arg,
 
 bool mc_has_ended(int thread) { return threads[thread].request.kind == ENDED; }
 
-/* ---- Memory
- * -------------------------------------------------------------------- */
+/* ---- Memory -------------------------------------------------------------- */
 
 typedef struct range {
   const char *name;
@@ -277,8 +274,7 @@ static bool is_release(uint64_t order) {
          order == __ATOMIC_SEQ_CST;
 }
 
-/* ---- Requests, made by threads
- * ---------------------------------------------------- */
+/* ---- Requests, made by threads ------------------------------------------- */
 
 static uint64_t ask(request r, mc_site site) {
   r.function = (uint64_t)(uintptr_t)site.function;
@@ -362,8 +358,7 @@ void mc_start(int number, mc_site site) {
 }
 void mc_violation(const char *trouble) { violation = trouble; }
 
-/* ---- Steps, taken by the scheduler
- * --------------------------------------------------- */
+/* ---- Steps, taken by the scheduler --------------------------------------- */
 
 /* Stores that must reach memory before the request can be carried out. */
 static bool is_held_up(const thread *t) {
@@ -511,8 +506,7 @@ static void take_step(const step *s) {
   clear_below((int)s->by);
 }
 
-/* ---- States
- * -------------------------------------------------------------------------- */
+/* ---- States -------------------------------------------------------------- */
 
 typedef struct change {
   uint64_t *live, *noted;
@@ -608,8 +602,7 @@ static void make_room(void) {
   free(old_number);
 }
 
-/* ---- The search
- * ------------------------------------------------------------------------ */
+/* ---- The search ---------------------------------------------------------- */
 
 typedef struct level {
   uint64_t hash;

@@ -68,6 +68,7 @@ REWRITES = [
         1,
         "idle_result result = sleep_parked(self, (slumber)first_slumber(self));",
     ),
+    ("algo/loop.c", "PARTS_FEW = 16,", 1, "PARTS_FEW = 2,"),
     ("algo/loop.c", "PATIENCE = 32, ", 1, "PATIENCE = 1, "),
     # One file is compiled of all: names that strand.c has too.
     ("algo/loop.c", "static bool is_over(", 1, "static bool loop_is_over("),

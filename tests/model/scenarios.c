@@ -14,8 +14,7 @@
 
 static int jobs; /* jobs and messages of the scenario */
 
-/* ---- What is to hold at the end
- * ---------------------------------------------------- */
+/* ---- What is to hold at the end ------------------------------------------ */
 
 /* Nothing can go on: guests have ended, and each job was run once, or was taken
  * back once instead. */
@@ -63,8 +62,7 @@ static void had(const ac__job *job) {
     world.ran[job - plain_jobs]++;
 }
 
-/* ---- Push against park
- * ------------------------------------------------------------------- */
+/* ---- Push against park --------------------------------------------------- */
 
 static void push_one(void *guest) { spawn(guest, 0, 1, count_run); }
 static void push_other(void *guest) { spawn(guest, 1, 1, count_run); }
@@ -177,8 +175,7 @@ static void announce(void) {
   jobs = 4;
 }
 
-/* ---- Mail against park
- * ---------------------------------------------------------------------- */
+/* ---- Mail against park --------------------------------------------------- */
 
 static ac_status run_message(ac_range range, void *first) {
   for (int64_t i = range.begin; i < range.end; i++) {

@@ -48,8 +48,7 @@ _Atomic uint32_t ac__fork_generation;
 
 void mc_runs(int number) { ac__self_tls.worker = &workers[number]; }
 
-/* ---- The system
- * -------------------------------------------------------------- */
+/* ---- The system ---------------------------------------------------------- */
 
 void ac__futex_wait(const _Atomic uint32_t *word, uint32_t expected,
                     int64_t timeout_ns) {
@@ -79,8 +78,7 @@ int ac__cpu_current(void) { return -1; }
 void ac__cpu_leave(int cpu) { (void)cpu; }
 void ac__thread_yield(void) {}
 
-/* ---- Tokens
- * ---------------------------------------------------------------------- */
+/* ---- Tokens -------------------------------------------------------------- */
 
 uint64_t ac__ledger_word(void) { return 1; }
 bool ac__ledger_is_wanted(uint64_t now_ns) { return now_ns == 0; }
@@ -102,8 +100,7 @@ bool ac__token_claim(ac__token *token, uint64_t word) {
 }
 void ac__token_release(ac__token *token) { token->slot = 0; }
 
-/* ---- The rest of the team
- * ----------------------------------------------------------- */
+/* ---- The rest of the team ------------------------------------------------ */
 
 int32_t ac__team_width(ac_team *of) { return of->helper_count; }
 bool ac__enter(ac_team *of, ac__visit *ret_visit) {
@@ -147,8 +144,7 @@ bool ac__groups_help(ac_worker *worker) {
   return true;
 }
 
-/* ---- Setting up
- * ------------------------------------------------------------------------ */
+/* ---- Setting up ---------------------------------------------------------- */
 
 typedef enum begin {
   WOKEN_UP, /* looks about, then parks */

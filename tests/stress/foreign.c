@@ -137,8 +137,7 @@ TEST("threads come, call and go; their places serve the next ones") {
     CHECK_INT(pthread_join(threads[i], NULL), 0);
 }
 
-/* ---- Storage that ends with the thread
- * ---------------------------------------- */
+/* ---- Storage that ends with the thread ----------------------------------- */
 
 static pthread_key_t key;
 

@@ -18,8 +18,7 @@
 
 enum { WIDTH = 4, EACH = 80, LAST = 100000, CLEAN_RUNS = 3, WATCHDOG_S = 110 };
 
-/* ---- Refusing
- * ------------------------------------------------------------------- */
+/* ---- Refusing ------------------------------------------------------------ */
 
 void *__real_malloc(size_t size_bytes);
 void *__real_calloc(size_t count, size_t size_bytes);
@@ -52,8 +51,7 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
                    : __real_pthread_create(thread, attributes, run, arg);
 }
 
-/* ---- The scene
- * -------------------------------------------------------------------- */
+/* ---- The scene ----------------------------------------------------------- */
 
 /* AC_OK, or a refusal with a text. */
 static bool is_good(ac_status status) {

@@ -244,8 +244,7 @@ static uint64_t expect(uint64_t seed, int depth) {
   }
 }
 
-/* ---- By the library --------------------------------------------------------
- */
+/* ---- By the library ------------------------------------------------------ */
 
 static _Thread_local const node *current; /* in which this thread waits */
 
@@ -555,8 +554,7 @@ static ac_status operate(const node *parent, uint64_t seed, int depth,
   return status;
 }
 
-/* ---- Threads
- * ----------------------------------------------------------------- */
+/* ---- Threads ------------------------------------------------------------- */
 
 static uint64_t goal; /* of done_count */
 static _Atomic uint64_t roots, roots_refused;

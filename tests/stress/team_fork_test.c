@@ -25,8 +25,7 @@ static void spend(uint64_t ns) {
     ac__cpu_relax();
 }
 
-/* ---- Using the team
- * ------------------------------------------------------------ */
+/* ---- Using the team ------------------------------------------------------ */
 
 typedef struct number {
   int64_t n, value;
@@ -114,8 +113,7 @@ static pid_t test_process;
 int __lsan_is_turned_off(void);
 int __lsan_is_turned_off(void) { return getpid() != test_process; }
 
-/* ---- Children
- * ------------------------------------------------------------------- */
+/* ---- Children ------------------------------------------------------------ */
 
 static pid_t fork_child(void) {
   (void)fflush(stdout);
@@ -203,8 +201,7 @@ TEST("grandchildren have teams that work, and so has the child after them") {
   ac_team_destroy(team);
 }
 
-/* ---- In the middle of a region
- * ---------------------------------------------------- */
+/* ---- In the middle of a region ------------------------------------------- */
 
 typedef struct scene {
   ac_team *team;
@@ -346,8 +343,7 @@ TEST("a fork in a strand") {
   ac_team_destroy(team);
 }
 
-/* ---- Groups: forked while others hold their locks
- * ---------------------------------- */
+/* ---- Groups: forked while others hold their locks ------------------------ */
 
 typedef struct group_scene {
   scene scene;
@@ -393,8 +389,7 @@ TEST("a fork in a group's task") {
   ac_team_destroy(team);
 }
 
-/* ---- While others run
- * --------------------------------------------------------------- */
+/* ---- While others run ---------------------------------------------------- */
 
 typedef struct busy {
   ac_team *team;
@@ -432,8 +427,7 @@ TEST("a fork while other threads run loops, gangs, strands and groups") {
   ac_team_destroy(busy.team);
 }
 
-/* ---- Objects of the parent
- * ------------------------------------------------------------ */
+/* ---- Objects of the parent ----------------------------------------------- */
 
 TEST("a child may destroy the teams and groups of its parent") {
   ac_team *team = team_new(4);
