@@ -169,6 +169,8 @@ typedef struct ac_pool_result {
   int32_t exit_status; /**< of a worker that died: as exit() was given, or
                             minus a signal's number */
   int64_t run_ns;      /**< as measured by the worker */
+  bool is_held;        /**< the worker goes on using the task's buffers; those
+                            from ac_pool_keep() must be kept while it lives */
   ac_message message;  /**< in shared memory, the caller's until freed */
   void *owned;         /**< the library's */
 } ac_pool_result;
@@ -182,12 +184,23 @@ AC_API void ac_pool_result_free(ac_pool *pool, ac_pool_result *result,
                                 bool keeps_buffers, uint64_t *ret_buffers);
 AC_API void ac_pool_buffers_free(ac_pool *pool, uint64_t buffers);
 
+/** Copy bytes to where workers find them. A buffer of a task that lies there,
+ * whole or in part, is not copied again. To be freed with
+ * ac_pool_buffers_free(), after the tasks that use it have ended.
+ * @return AC_OK; AC_E_NOMEM. */
+AC_API ac_status ac_pool_keep(ac_pool *pool, ac_bytes bytes,
+                              const void **ret_data, uint64_t *ret_buffers);
+
 /** Sleep until ac_pool_next() has something to give, or ac_pool_ring() is
  * called, at most timeout_ns (negative = no limit); may return early. */
 AC_API ac_status ac_pool_wait(ac_pool *pool, int64_t timeout_ns);
 
 /** Wake all threads in ac_pool_wait(). */
 AC_API void ac_pool_ring(ac_pool *pool);
+
+/** Why no worker can begin; NULL = they can, as far as is known. Valid for the
+ * pool's life. */
+AC_API const char *ac_pool_refusal(ac_pool *pool);
 
 /** Where a task is. */
 typedef enum ac_task_place {

@@ -22,24 +22,23 @@ def be_program(fds, number):
     """In a forked child: start a new interpreter, which inherits the descriptors."""
     for fd in fds:
         os.set_inheritable(fd, True)
-    program = [sys.executable, *sys.orig_argv[1:-1][: _options()], "-m"]
-    program += ["allcores._worker", str(number), *map(str, fds)]
-    os.execv(sys.executable, program)
-
-
-def _options():
-    """How many of the interpreter's own options come first among its arguments."""
-    words = sys.orig_argv[1:]
-    return words.index("-c") if "-c" in words else 0
+    options = sys.orig_argv[1 : sys.orig_argv.index("-c")]
+    program = f"import sys; sys.path[0] = {sys.path[0]!r}; "
+    program += "from allcores._worker import main_spawned; main_spawned()"
+    words = [sys.executable, *options, "-c", program, str(number), *map(str, fds)]
+    os.execv(sys.executable, words)
 
 
 def main():
+    import _signal  # the signal module is larger
     import gc
-    import signal
 
-    from allcores import _procs, _worker  # noqa: F401, so that children have it
+    from allcores import _procs
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees to Ctrl-C
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # the parent sees to Ctrl-C
+
+    if sys.argv[-1] != "spawn":
+        from allcores import _shipping, _worker  # noqa: F401, so that children have it
     child = be_program if sys.argv[-1] == "spawn" else be_worker
     gc.collect()
     gc.freeze()  # what is here stays shared with the children

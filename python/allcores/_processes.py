@@ -3,6 +3,10 @@
 Joins `_shipping.py`, which makes bytes of tasks, with `_procs`, which moves bytes
 between processes. See docs/decisions/0004-worker-processes.md.
 
+A large array that several tasks of one call are given is copied into shared memory
+once (`share`): each task then names that copy. A worker that goes on using such a copy
+after its task keeps it from being freed for as long as the workers live.
+
 Invariant: each key that `_procs` gave is in `_tickets`, or its outcome in `_early`
 (another thread took it in before `submit` could note the key), until it is taken in.
 
@@ -15,9 +19,8 @@ import sys
 import time
 import weakref
 
-from allcores import _procs
-from allcores._shipping import Sender
-from allcores._worker import setup_of
+from allcores import _core, _procs
+from allcores._printed import PRINTED, show_printed
 from allcores._workers import (
     SLICE_SECONDS,
     InitializerError,
@@ -36,6 +39,8 @@ START_METHODS = ("forkserver", "fork", "spawn")
 _DONE, _CANCELLED, _DIED, _TIMEOUT, _REFUSED, _NOMEM = range(6)
 # ac_task_place.
 _RUNNING = 2
+
+SHARED_BYTES = 1 << 20  # smaller buffers are copied for each task
 
 _PROGRAM = (
     "import sys; sys.path[0] = {folder!r}; "
@@ -86,40 +91,75 @@ class ProcessWorkers(Workers):
         self._early = {}
         self._sleeping = 0
         self._refusal = None
+        self._shared = {}  # key -> copies in shared memory that the task uses
+        self._held = []  # copies that some worker goes on using
         self._setup_fds = []
         self._pid = os.getpid()
+        _tell_of_ledger()
         server = None if start_method == "fork" else _server(start_method)
         self._pool = _procs.pool(
             count, server, _fork_worker, max_tasks_per_child or 0, lazy
         )
+        # The fork server starts meanwhile.
+        from allcores._shipping import Sender
+        from allcores._worker import setup_of
+
         self._sender = Sender(self._pool.store)
         payload = None
         if initializer is not None:
             payload, self._setup_fds = self._sender.pack_setup(initializer, initargs)
-        self._pool.start(setup_of(payload, len(self._setup_fds)), self._setup_fds)
+        relays = not (_is_stream(sys.stdout, 1) and _is_stream(sys.stderr, 2))
+        self._pool.start(setup_of(payload, relays), self._setup_fds)
         self._submit = self._pool.submit
         self._next = self._pool.next
         _living.add(self)
 
     def submit(
-        self, mode, function, data, *, timeout=None, retries=0, on_done=None, tag=None
+        self,
+        mode,
+        function,
+        data,
+        *,
+        timeout=None,
+        retries=0,
+        on_done=None,
+        tag=None,
+        share=None,
     ):
         if self._refusal is not None:
             raise self._refusal()
         payload, buffers = self._sender.pack(mode, function, data)
+        if share is not None and buffers:
+            buffers = [self._share(buffer, share) for buffer in buffers]
         ticket = Ticket(self, on_done, tag)
         limit_ns = 0 if timeout is None else max(1, int(timeout * 1e9))
         try:
             key = self._submit(payload, buffers, limit_ns, retries)
-        except RuntimeError as error:
-            self.poll()
-            raise (self._refusal() if self._refusal is not None else error) from None
+        except RuntimeError:
+            text = self._pool.refusal()
+            if text is None:
+                raise
+            self._refuse(text)
+            raise self._refusal() from None
         self._outstanding += 1
+        if share is not None and buffers:
+            self._shared[key] = buffers
         ticket._key = key
         self._tickets[key] = ticket
         if self._early:
             self._settle(key)
         return ticket
+
+    def _share(self, buffer, share):
+        """The buffer, or the copy of it that earlier tasks of the call were given."""
+        if buffer.nbytes < SHARED_BYTES:
+            return buffer
+        name = (id(buffer.obj), buffer.nbytes)
+        known = share.get(name)
+        if known is None:
+            # The buffer is kept so that no other object gets its number.
+            known = share[name] = (self._pool.keep(buffer), buffer)
+        return known[0]
 
     def poll(self):
         count = 0
@@ -145,9 +185,15 @@ class ProcessWorkers(Workers):
             self._take_in(ticket, self._early.pop(key))
 
     def _take_in(self, ticket, entry):
-        _, end, pid, attempts, exit_status, run_ns, payload, buffers = entry
+        key, end, pid, attempts, exit_status, run_ns, is_held, payload, buffers = entry
         ticket.pid = pid
+        if self._shared:
+            shared = self._shared.pop(key, None)
+            if is_held and shared is not None:
+                self._held.append(shared)
         if end == _DONE:
+            if payload[0] == PRINTED:
+                payload = show_printed(payload)
             ok, value, ticket.failed_index, ticket.seconds = self._sender.unpack_result(
                 payload, buffers
             )
@@ -240,6 +286,23 @@ class ProcessWorkers(Workers):
             os.close(fd)
 
 
+def _is_stream(stream, fd):
+    """True if what is written to `fd` is where the stream's text goes."""
+    try:
+        return stream is None or stream.fileno() == fd
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _tell_of_ledger():
+    """Have the fork server, and its workers, share this process's budget."""
+    if "ALLCORES_LEDGER" not in os.environ:
+        try:
+            os.environ["ALLCORES_LEDGER"] = _core.ledger_export()
+        except OSError:
+            pass  # there is no shared memory, so nothing to share
+
+
 def _closed():
     return RuntimeError("the workers were closed: they take no more tasks")
 
@@ -276,16 +339,35 @@ def _fork_worker(fds, number):
 
 def _server(start_method):
     """The fork server's program: one for all pools of this interpreter."""
-    from subprocess import _args_from_interpreter_flags
-
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return (
         sys.executable,
-        *_args_from_interpreter_flags(),
+        *_interpreter_options(),
         "-c",
         _PROGRAM.format(folder=folder),
         start_method,
     )
+
+
+def _interpreter_options():
+    """The options that make another interpreter be as this one is."""
+    flags = sys.flags
+    letters = {
+        "d": flags.debug,
+        "B": flags.dont_write_bytecode,
+        "s": flags.no_user_site and not flags.isolated,
+        "S": flags.no_site,
+        "E": flags.ignore_environment and not flags.isolated,
+        "I": flags.isolated,
+        "b": flags.bytes_warning,
+        "O": flags.optimize,
+        "v": flags.verbose,
+    }
+    options = ["-" + letter * int(count) for letter, count in letters.items() if count]
+    options += [f"-W{option}" for option in sys.warnoptions]
+    for name, value in sys._xoptions.items():
+        options.append(f"-X{name}" if value is True else f"-X{name}={value}")
+    return options
 
 
 @atexit.register

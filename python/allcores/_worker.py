@@ -18,8 +18,17 @@ _OWN = frozenset({"ALLCORES_LEDGER"})
 # ---- In the parent -------------------------------------------------------------
 
 
-def setup_of(initializer_payload, fd_count):
-    """The bytes that a worker is set up with; small, since each reads them."""
+def setup_of(initializer, relays):
+    """The bytes that a worker is set up with; small, since each reads them.
+
+    Parameters
+    ----------
+    initializer : bytes or None
+        `Sender.pack_setup`'s payload.
+    relays : bool
+        What tasks print goes to the parent's `sys.stdout` and `sys.stderr`, which are
+        not this process's standard streams (a notebook's, a test's).
+    """
     warnings = sys.modules.get("warnings")
     filters = [] if warnings is None else _plain_filters(warnings.filters)
     try:
@@ -36,8 +45,8 @@ def setup_of(initializer_payload, fd_count):
             "multiprocessing": "multiprocessing.process" in sys.modules,
             "parent": _parent_names(),
             "main": _main_file(),
-            "initializer": initializer_payload,
-            "fds": fd_count,
+            "initializer": initializer,
+            "relays": relays,
         }
     )
 
@@ -90,15 +99,15 @@ class _Worker:
         self.fds = fds[2:]
         self.number = number
         self.receiver = None
+        self.printed = None
 
     def begin(self, link, setup):
         """None, or why no task can run."""
-        import random
-
         try:
             given = marshal.loads(setup)
             _set_up(given, self.number)
-            random.seed()  # else all workers draw what the server would
+            if "random" in sys.modules:
+                sys.modules["random"].seed()  # else all draw the same numbers
             from allcores import _procs
             from allcores._shipping import Receiver
 
@@ -106,6 +115,10 @@ class _Worker:
             main_module = sys.modules["__main__"]
             if given["main"] is not None and not hasattr(main_module, "__file__"):
                 main_module.__file__ = given["main"]
+            if given["relays"]:
+                from allcores._printed import Printed
+
+                self.printed = Printed()
             if given["initializer"] is not None:
                 self.receiver.run_setup(given["initializer"], self.fds)
             _flush()
@@ -117,6 +130,8 @@ class _Worker:
 
     def run(self, payload, buffers):
         answer = self.receiver.run(payload, buffers)
+        if self.printed is not None:
+            return self.printed.add_to(answer)
         _flush()
         return answer
 
@@ -247,8 +262,10 @@ def _lifeline():
     return read
 
 
-if __name__ == "__main__":  # a worker that was not forked: the start method "spawn"
-    _number, *_fds = map(int, sys.argv[1:])
-    from allcores import _worker
+def main_spawned():
+    """Be a worker that was not forked: the start method "spawn"."""
+    import _signal
 
-    _worker.main(_fds, _number)
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    number, *fds = map(int, sys.argv[1:])
+    main(fds, number)

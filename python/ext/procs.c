@@ -124,6 +124,7 @@ static PyType_Spec part_spec = {
     .slots = part_slots,
 };
 
+/* A memoryview of a new Part. */
 static PyObject *make_part(procs_state *state, PyObject *block,
                            const ac_bytes *bytes, int is_readonly) {
   part *made = PyObject_New(part, state->part_type);
@@ -134,7 +135,9 @@ static PyObject *make_part(procs_state *state, PyObject *block,
   made->data = bytes->data;
   made->size_bytes = (Py_ssize_t)bytes->size_bytes;
   made->is_readonly = is_readonly;
-  return (PyObject *)made;
+  PyObject *view = PyMemoryView_FromObject((PyObject *)made);
+  Py_DECREF(made);
+  return view;
 }
 
 static block *make_block(procs_state *state) {
@@ -546,7 +549,8 @@ static PyObject *pool_store(PyObject *self, PyObject *arg) {
   return st == AC_OK ? PyLong_FromUnsignedLongLong(key) : raise_status(st);
 }
 
-/* None, or (key, end, pid, attempts, exit_status, run_ns, payload, buffers). */
+/* None, or (key, end, pid, attempts, exit_status, run_ns, is_held, payload,
+ * buffers). */
 static PyObject *pool_next(PyObject *self, PyObject *unused) {
   procs_state *state = state_of_type(Py_TYPE(self));
   ac_pool *of = ((pool *)self)->pool;
@@ -572,10 +576,38 @@ static PyObject *pool_next(PyObject *self, PyObject *unused) {
   Py_XDECREF(block);
   if (made < 0)
     return NULL;
-  return Py_BuildValue("KiiiiLNN", (unsigned long long)result.key,
+  return Py_BuildValue("KiiiiLNNN", (unsigned long long)result.key,
                        (int)result.end, result.pid, result.attempts,
-                       result.exit_status, (long long)result.run_ns, payload,
-                       buffers);
+                       result.exit_status, (long long)result.run_ns,
+                       PyBool_FromLong(result.is_held), payload, buffers);
+}
+
+static PyObject *pool_keep(PyObject *self, PyObject *arg) {
+  procs_state *state = state_of_type(Py_TYPE(self));
+  Py_buffer view;
+  ac_status st;
+  const void *data;
+  uint64_t buffers;
+  if (PyObject_GetBuffer(arg, &view, PyBUF_SIMPLE) < 0)
+    return NULL;
+  ac_bytes bytes = {view.buf, (size_t)view.len};
+  Py_BEGIN_ALLOW_THREADS st =
+      ac_pool_keep(((pool *)self)->pool, bytes, &data, &buffers);
+  Py_END_ALLOW_THREADS PyBuffer_Release(&view);
+  if (st != AC_OK)
+    return raise_status(st);
+  bytes.data = data;
+  block *block = make_block(state);
+  if (block == NULL) {
+    ac_pool_buffers_free(((pool *)self)->pool, buffers);
+    return NULL;
+  }
+  Py_INCREF(self);
+  block->pool = self;
+  block->buffers = buffers;
+  PyObject *part = make_part(state, (PyObject *)block, &bytes, 1);
+  Py_DECREF(block);
+  return part;
 }
 
 static int64_t ns_of(PyObject *seconds) {
@@ -615,6 +647,14 @@ static PyObject *pool_cancel(PyObject *self, PyObject *args) {
   if (!PyArg_ParseTuple(args, "Kp:cancel", &key, &kills))
     return NULL;
   return PyBool_FromLong(ac_pool_cancel(((pool *)self)->pool, key, kills != 0));
+}
+
+static PyObject *pool_refusal(PyObject *self, PyObject *unused) {
+  const char *text = ac_pool_refusal(((pool *)self)->pool);
+  (void)unused;
+  if (text == NULL)
+    Py_RETURN_NONE;
+  return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
 }
 
 static PyObject *pool_ring(PyObject *self, PyObject *unused) {
@@ -659,9 +699,12 @@ static PyMethodDef pool_methods[] = {
      "given."},
     {"store", pool_store, METH_O,
      "store($self, data, /)\n--\n\nKeep bytes for all workers; returns a key."},
+    {"keep", pool_keep, METH_O,
+     "keep($self, data, /)\n--\n\nCopy bytes to where tasks' buffers lie; "
+     "returns a buffer."},
     {"next", pool_next, METH_NOARGS,
      "next($self, /)\n--\n\nTake in a finished task, or None: (key, end, pid, "
-     "attempts, exit_status, run_ns, payload, buffers)."},
+     "attempts, exit_status, run_ns, is_held, payload, buffers)."},
     {"wait", pool_wait, METH_O,
      "wait($self, seconds, /)\n--\n\nSleep until next() has something."},
     {"where", pool_where, METH_O,
@@ -669,6 +712,8 @@ static PyMethodDef pool_methods[] = {
      "running, 3 ended."},
     {"cancel", pool_cancel, METH_VARARGS,
      "cancel($self, key, kills, /)\n--\n\nLeave a task out, or end it."},
+    {"refusal", pool_refusal, METH_NOARGS,
+     "refusal($self, /)\n--\n\nWhy no worker can begin, or None."},
     {"ring", pool_ring, METH_NOARGS,
      "ring($self, /)\n--\n\nWake all threads in wait()."},
     {"close", pool_close, METH_NOARGS,

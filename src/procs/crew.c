@@ -17,6 +17,7 @@
 enum {
   EARLY_DEATHS_MAX = 5,
   RETRY_NS = 100000000, /* after a fork was refused */
+  REFUSED_MAX = 20,     /* so often in a row, with no worker left */
   TICK_NS = 2000000     /* while tasks wait for slots */
 };
 
@@ -146,10 +147,14 @@ void ac__crew_notice(ac_pool *pool, const ac__notice *notice, int pidfd) {
     ac__fd_close(pidfd);
     return;
   }
+  static const char refused[] =
+      "the system refuses to start worker processes; raise the limit of "
+      "processes (ulimit -u, the cgroup's pids.max) or of memory, or end some";
   crew_member *member = &pool->crew[notice->number];
   switch (notice->kind) {
   case AC__NOTICE_STARTED:
     member->state = CREW_RUNS;
+    pool->refused = 0;
     member->pid = notice->pid;
     member->pidfd = pidfd;
     pidfd = -1;
@@ -160,6 +165,8 @@ void ac__crew_notice(ac_pool *pool, const ac__notice *notice, int pidfd) {
     member->state = CREW_NONE;
     pool->alive--;
     pool->retry_ns = ac__clock_ns() + RETRY_NS;
+    if (++pool->refused >= REFUSED_MAX && pool->alive == 0)
+      ac__crew_refuse(pool, refused, sizeof refused - 1);
     break;
   case AC__NOTICE_ENDED:
     if (member->state == CREW_RUNS && member->pid == notice->pid)

@@ -19,7 +19,14 @@ static size_t align(size_t size_bytes) {
   return (size_bytes + LINE - 1) / LINE * LINE;
 }
 
-size_t ac__envelope_bytes(const ac_message *message) {
+/* Does a buffer lie in the arena, where its reader finds it as well? */
+static bool is_in(const ac__segment *arena, const ac_bytes *buffer) {
+  uintptr_t at = (uintptr_t)buffer->data;
+  uintptr_t base = (uintptr_t)arena->base;
+  return at >= base && at - base < arena->size_bytes;
+}
+
+size_t ac__envelope_bytes(const ac__segment *arena, const ac_message *message) {
   const size_t most = SIZE_MAX / 4;
   if (message->bytes.size_bytes > most ||
       message->buffer_count > most / sizeof(record))
@@ -29,7 +36,8 @@ size_t ac__envelope_bytes(const ac_message *message) {
   for (size_t i = 0; i < message->buffer_count; i++) {
     if (message->buffers[i].size_bytes > most || total > most)
       return SIZE_MAX;
-    total = align(total) + message->buffers[i].size_bytes;
+    if (!is_in(arena, &message->buffers[i]))
+      total = align(total) + message->buffers[i].size_bytes;
   }
   return total;
 }
@@ -39,24 +47,44 @@ static void copy(uint8_t *to, const ac_bytes *from) {
     memcpy(to, from->data, from->size_bytes);
 }
 
-void ac__envelope_write(uint8_t *to, const ac_message *message) {
+void ac__envelope_write(const ac__segment *arena, uint8_t *to,
+                        const ac_message *message) {
   envelope head = {message->bytes.size_bytes, message->buffer_count};
   size_t at = sizeof head + message->buffer_count * sizeof(record);
   memcpy(to, &head, sizeof head);
   copy(to + at, &message->bytes);
   at += message->bytes.size_bytes;
   for (size_t i = 0; i < message->buffer_count; i++) {
-    at = align(at);
-    record record = {at, message->buffers[i].size_bytes};
+    const ac_bytes *buffer = &message->buffers[i];
+    record record = {.size_bytes = buffer->size_bytes};
+    if (is_in(arena, buffer)) {
+      record.offset = AC__IN_ARENA |
+                      (uint64_t)((const uint8_t *)buffer->data - arena->base);
+    } else {
+      record.offset = at = align(at);
+      copy(to + at, buffer);
+      at += buffer->size_bytes;
+    }
     memcpy(to + sizeof head + i * sizeof record, &record, sizeof record);
-    copy(to + at, &message->buffers[i]);
-    at += message->buffers[i].size_bytes;
   }
 }
 
-bool ac__envelope_read(const uint8_t *from, size_t size_bytes,
-                       ac_message *ret_message, ac_bytes **buffers,
-                       size_t *buffers_room) {
+/* Where a buffer lies; NULL if it leaves what it should lie in. */
+static const uint8_t *place(const ac__segment *arena, const uint8_t *from,
+                            size_t size_bytes, const record *record) {
+  uint64_t offset = record->offset & ~AC__IN_ARENA;
+  if (record->offset != offset) {
+    from = arena->base;
+    size_bytes = arena->size_bytes;
+  }
+  return offset <= size_bytes && record->size_bytes <= size_bytes - offset
+             ? from + offset
+             : NULL;
+}
+
+bool ac__envelope_read(const ac__segment *arena, const uint8_t *from,
+                       size_t size_bytes, ac_message *ret_message,
+                       ac_bytes **buffers, size_t *buffers_room) {
   envelope head;
   if (size_bytes < sizeof head)
     return false;
@@ -76,10 +104,10 @@ bool ac__envelope_read(const uint8_t *from, size_t size_bytes,
   for (size_t i = 0; i < head.buffer_count; i++) {
     record record;
     memcpy(&record, from + sizeof head + i * sizeof record, sizeof record);
-    if (record.offset > size_bytes ||
-        record.size_bytes > size_bytes - record.offset)
+    const uint8_t *at = place(arena, from, size_bytes, &record);
+    if (at == NULL)
       return false;
-    (*buffers)[i] = (ac_bytes){from + record.offset, record.size_bytes};
+    (*buffers)[i] = (ac_bytes){at, (size_t)record.size_bytes};
   }
   *ret_message = (ac_message){
       .bytes = {from + sizeof head + head.buffer_count * sizeof(record),

@@ -262,7 +262,8 @@ static void forget_task(ac_pool *pool, task *task) {
 /* Write the message where it will lie: on the heap if a slot takes it. */
 static ac_status keep_message(ac_pool *pool, task *task,
                               const ac_message *message) {
-  size_t size_bytes = ac__envelope_bytes(message);
+  const ac__segment *arena = &pool->memory.arena;
+  size_t size_bytes = ac__envelope_bytes(arena, message);
   if (size_bytes == SIZE_MAX)
     return fail_memory("ac_pool_submit", "the message");
   task->in_bytes = size_bytes;
@@ -270,13 +271,13 @@ static ac_status keep_message(ac_pool *pool, task *task,
     task->in = malloc(size_bytes);
     if (task->in == NULL)
       return fail_memory("ac_pool_submit", "the message");
-    ac__envelope_write(task->in, message);
+    ac__envelope_write(arena, task->in, message);
     return AC_OK;
   }
   ac_status st = ac__arena_take(&pool->memory.arena, AC__OWNER_PARENT,
                                 size_bytes, &task->in_offset);
   if (st == AC_OK)
-    ac__envelope_write(pool->memory.arena.base + task->in_offset, message);
+    ac__envelope_write(arena, arena->base + task->in_offset, message);
   return st;
 }
 
@@ -360,16 +361,23 @@ static bool read_result(ac_pool *pool, task *task, ac_message *ret_message) {
       return false;
     from = arena->base + task->out_offset;
   }
-  return from != NULL && ac__envelope_read(from, task->out_bytes, ret_message,
-                                           &task->buffers, &task->buffers_room);
+  return from != NULL &&
+         ac__envelope_read(arena, from, task->out_bytes, ret_message,
+                           &task->buffers, &task->buffers_room);
+}
+
+static bool has_news(const ac_pool *pool) {
+  /* relaxed: hints; what they hint at comes with the lock */
+  return atomic_load_explicit(&pool->ended_count, memory_order_relaxed) != 0 ||
+         atomic_load_explicit(&pool->memory.head->done, memory_order_relaxed) !=
+             0;
 }
 
 bool ac_pool_next(ac_pool *pool, ac_pool_result *ret_result) {
   if (ac__pool_is_parents(pool))
     return false;
   /* A look without the lock: this is asked in busy loops. relaxed: hints */
-  if (__atomic_load_n(&pool->ended, __ATOMIC_RELAXED) == NULL &&
-      atomic_load_explicit(&pool->memory.head->done, memory_order_relaxed) == 0)
+  if (!has_news(pool))
     return false;
   (void)pthread_mutex_lock(&pool->lock);
   ac__tasks_collect(pool);
@@ -379,21 +387,24 @@ bool ac_pool_next(ac_pool *pool, ac_pool_result *ret_result) {
     if (pool->ended == NULL)
       pool->ended_end = &pool->ended;
     task->place = AC_TASK_GONE;
+    atomic_fetch_sub_explicit(&pool->ended_count, 1, memory_order_relaxed);
   }
+  const char *refusal = pool->refusal; /* set once */
   (void)pthread_mutex_unlock(&pool->lock);
   if (task == NULL)
     return false;
   ac_message message;
   if (!read_result(pool, task, &message))
     task->end = AC_TASK_NOMEM;
-  if (task->end == AC_TASK_REFUSED && pool->refusal != NULL)
-    message.bytes = (ac_bytes){pool->refusal, strlen(pool->refusal)};
+  if (task->end == AC_TASK_REFUSED && refusal != NULL)
+    message.bytes = (ac_bytes){refusal, strlen(refusal)};
   *ret_result = (ac_pool_result){.key = task->key,
                                  .end = task->end,
                                  .pid = task->pid,
                                  .attempts = task->attempts,
                                  .exit_status = task->exit_status,
                                  .run_ns = task->run_ns,
+                                 .is_held = task->is_held,
                                  .message = message,
                                  .owned = task};
   return true;
@@ -401,9 +412,25 @@ bool ac_pool_next(ac_pool *pool, ac_pool_result *ret_result) {
 
 /* Where kept buffers lie, in one number: pages from the arena's begin, and how
  * many. A run has no more than 2^32 pages. */
-static uint64_t run_name(const task *task) {
-  uint64_t pages = (task->out_bytes + AC__PAGE_BYTES - 1) / AC__PAGE_BYTES;
-  return task->out_offset / AC__PAGE_BYTES << 32 | pages;
+static uint64_t run_name(uint64_t offset, size_t size_bytes) {
+  uint64_t pages = (size_bytes + AC__PAGE_BYTES - 1) / AC__PAGE_BYTES;
+  return offset / AC__PAGE_BYTES << 32 | pages;
+}
+
+ac_status ac_pool_keep(ac_pool *pool, ac_bytes bytes, const void **ret_data,
+                       uint64_t *ret_buffers) {
+  uint64_t offset;
+  if (ac__pool_is_parents(pool))
+    return fail_forked("ac_pool_keep");
+  size_t size_bytes = bytes.size_bytes > 0 ? bytes.size_bytes : 1;
+  ac_status st = ac__arena_take(&pool->memory.arena, AC__OWNER_PARENT,
+                                size_bytes, &offset);
+  if (st != AC_OK)
+    return st;
+  *ret_data =
+      memcpy(pool->memory.arena.base + offset, bytes.data, bytes.size_bytes);
+  *ret_buffers = run_name(offset, size_bytes);
+  return AC_OK;
 }
 
 void ac_pool_result_free(ac_pool *pool, ac_pool_result *result,
@@ -416,7 +443,7 @@ void ac_pool_result_free(ac_pool *pool, ac_pool_result *result,
   result->owned = NULL;
   if (task->out_offset != 0) {
     if (keeps_buffers && ret_buffers != NULL)
-      *ret_buffers = run_name(task);
+      *ret_buffers = run_name(task->out_offset, task->out_bytes);
     else
       ac__arena_give(&pool->memory.arena, AC__OWNER_PARENT, task->out_offset,
                      task->out_bytes);
@@ -436,16 +463,10 @@ void ac_pool_buffers_free(ac_pool *pool, uint64_t buffers) {
 /* ---- Waiting
  * --------------------------------------------------------------------- */
 
-static bool has_news(const ac_pool *pool) {
-  return __atomic_load_n(&pool->ended, __ATOMIC_RELAXED) != NULL ||
-         atomic_load_explicit(&pool->memory.head->done, memory_order_relaxed) !=
-             0;
-}
-
 /* Spin, if that takes no core from a worker. */
 static bool spin(const ac_pool *pool, uint32_t bell) {
   const ac__pool_head *head = pool->memory.head;
-  int alive = __atomic_load_n(&pool->alive, __ATOMIC_RELAXED);
+  int alive = atomic_load_explicit(&pool->alive, memory_order_relaxed);
   if (ac__workers_awake(&pool->memory, alive) + 1 > head->cores)
     return false;
   uint64_t until = ac__ticks() + (uint64_t)(SPIN_NS / ac__tick_ns());
@@ -480,6 +501,15 @@ void ac_pool_ring(ac_pool *pool) {
   /* release: the sleeper compares this word */
   atomic_fetch_add_explicit(&pool->memory.head->bell, 1, memory_order_release);
   ac__futex_wake_shared(&pool->memory.head->bell, INT32_MAX);
+}
+
+const char *ac_pool_refusal(ac_pool *pool) {
+  if (ac__pool_is_parents(pool))
+    return NULL;
+  (void)pthread_mutex_lock(&pool->lock);
+  const char *text = pool->refusal; /* set once */
+  (void)pthread_mutex_unlock(&pool->lock);
+  return text;
 }
 
 ac_task_place ac_pool_where(ac_pool *pool, uint64_t key) {

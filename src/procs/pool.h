@@ -31,6 +31,7 @@ typedef struct task {
   int32_t exit_status;
   int64_t run_ns;
   uint64_t doomed_ns; /* 0 = it is not */
+  bool is_held;       /* its worker goes on using its buffers */
   bool is_killed;     /* TERM has not helped: KILL was sent */
   /* Its message: a copy while it waits for a slot, or a run of the arena. */
   uint8_t *in;
@@ -76,6 +77,7 @@ struct ac_pool {
   uint32_t *key_uses; /* generation of each number */
   task *backlog, **backlog_end;
   task *ended, **ended_end;
+  _Atomic uint32_t ended_count; /* read without the lock, as a hint */
   uint32_t *free_slots;
   uint32_t free_slot_count;
   task **slot_tasks;
@@ -85,7 +87,8 @@ struct ac_pool {
   uint32_t unfinished; /* tasks that have not ended */
   uint32_t limited;    /* tasks in slots with a limit, or doomed */
   crew_member *crew;
-  int alive; /* STARTING or RUNS */
+  _Atomic int alive; /* WANTED, STARTING or RUNS; a hint without the lock */
+  int refused;       /* starts in a row that the fork server refused */
   uint32_t next_owner;
   int early_deaths; /* in a row, of workers that were not ready */
   int32_t early_status;

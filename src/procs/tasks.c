@@ -41,6 +41,7 @@ void ac__task_end(ac_pool *pool, task *task, ac_task_end end) {
   *pool->ended_end = task;
   pool->ended_end = &task->next;
   pool->unfinished--;
+  atomic_fetch_add_explicit(&pool->ended_count, 1, memory_order_relaxed);
 }
 
 static void free_slot(ac_pool *pool, task *task) {
@@ -145,7 +146,8 @@ static void take_result(ac_pool *pool, task *task, ac__slot *slot,
   task->pid = pool->crew[worker].pid;
   task->out_bytes = (size_t)slot->out_bytes;
   task->out_offset = slot->out_offset;
-  if (slot->flags & AC__FLAG_HELD)
+  task->is_held = (slot->flags & AC__FLAG_HELD) != 0;
+  if (task->is_held)
     task->in_offset = 0; /* its pages are the worker's now */
   if (slot->flags & AC__FLAG_NOMEM) {
     end = AC_TASK_NOMEM;

@@ -102,23 +102,28 @@ static bool read_message(ac_worker_link *link, const ac__slot *slot,
   else if (slot->in_bytes > AC__INLINE_BYTES)
     return false;
   return from != NULL &&
-         ac__envelope_read(from, (size_t)slot->in_bytes, ret_message,
-                           &link->buffers, &link->buffers_room);
+         ac__envelope_read(&link->memory.arena, from, (size_t)slot->in_bytes,
+                           ret_message, &link->buffers, &link->buffers_room);
 }
+
+/* A result is always copied: what it was made of may lie in the task's message,
+ * whose memory goes back. */
+static const ac__segment no_arena;
+#define NO_ARENA (&no_arena)
 
 /* Put a result where the parent finds it. */
 static void write_result(ac_worker_link *link, ac__slot *slot,
                          const ac_message *message) {
-  size_t size_bytes = ac__envelope_bytes(message);
+  size_t size_bytes = ac__envelope_bytes(NO_ARENA, message);
   uint64_t offset = 0;
   slot->out_offset = 0;
   slot->out_bytes = 0;
   if (size_bytes <= AC__INLINE_BYTES && message->buffer_count == 0) {
-    ac__envelope_write(slot->out, message);
+    ac__envelope_write(NO_ARENA, slot->out, message);
   } else if (size_bytes != SIZE_MAX &&
              ac__arena_take(&link->memory.arena, link->owner, size_bytes,
                             &offset) == AC_OK) {
-    ac__envelope_write(link->memory.arena.base + offset, message);
+    ac__envelope_write(NO_ARENA, link->memory.arena.base + offset, message);
   } else {
     slot->flags |= AC__FLAG_NOMEM;
     return;
@@ -149,11 +154,12 @@ static void run_task(ac_worker_link *link, ac__slot *slot) {
     slot->ended_ns = ac__clock_ns();
     write_result(link, slot, &out);
   }
+  if (is_held)
+    slot->flags |= AC__FLAG_HELD;
   if (is_held && slot->in_offset != 0) {
     ac__arena_pass(&link->memory.arena, AC__OWNER_PARENT, link->owner,
                    slot->in_offset, (size_t)slot->in_bytes);
     (void)hold(link, slot, &in);
-    slot->flags |= AC__FLAG_HELD;
   }
   if (!ac__slot_finish(&link->memory, slot, link->number))
     await_end();
