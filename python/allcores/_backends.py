@@ -475,7 +475,7 @@ class HeldProcesses:
             from allcores._processes import ProcessWorkers
 
             return ProcessWorkers(
-                count, initializer=begin_worker, initargs=initargs, **options
+                count, initializer=begin_worker, initargs=initargs, lazy=True, **options
             )
 
         key = (count, initargs, *options.values(), *thread_limits())

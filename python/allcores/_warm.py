@@ -3,7 +3,8 @@
 `borrow` gives the workers for a key (how many, how started, which initializer),
 started if there are none; `give_back` says that a call is done with them. Several
 calls may have the same workers at once. Workers that nobody has had for their time
-are ended by one thread, which lives only while there are some; all are ended at exit.
+are ended by one thread, which lives only while there are some; so are those that have
+waited longest where too many wait; all are ended at exit.
 
 A forked child sees none of its parent's workers.
 """
@@ -13,21 +14,24 @@ import os
 import threading
 import time
 
+from allcores.budget import get_num_threads
+
 __all__ = ["borrow", "end_all", "give_back"]
 
 IDLE_SECONDS = 300.0
+# Workers that may wait, for each core, besides the set given back last.
+IDLE_PER_CORE = 4
 
 
 class _Kept:
     """Workers, and who has them."""
 
-    __slots__ = ("ends_at", "idle_seconds", "key", "users", "workers")
+    __slots__ = ("ends_at", "key", "users", "workers")
 
     def __init__(self, key, workers):
         self.key = key
         self.workers = workers
         self.users = 0
-        self.idle_seconds = IDLE_SECONDS
         self.ends_at = None
 
 
@@ -56,7 +60,7 @@ def borrow(key, start):
     global _registered
     with _changed:
         for kept in _kept:
-            if _same(kept.key, key):
+            if _same(kept.key, key) and not _is_broken(kept.workers):
                 break
         else:
             kept = _Kept(key, start())
@@ -70,29 +74,47 @@ def borrow(key, start):
         return kept
 
 
-def give_back(kept, idle_seconds=IDLE_SECONDS, broken=False):
-    """A call is done with them. `broken`: no later call is to have them."""
+def give_back(kept, idle_seconds=IDLE_SECONDS):
+    """A call is done with them. If they take no more tasks, no other call gets them."""
     global _ender
+    ended = []
     with _changed:
         kept.users -= 1
-        if broken and kept in _kept:
+        if _is_broken(kept.workers) and kept in _kept:
             _kept.remove(kept)
-        if kept not in _kept:
-            ended = kept.users == 0
-        else:
-            ended = False
-            kept.idle_seconds = idle_seconds
-            if kept.users == 0:
-                kept.ends_at = time.monotonic() + idle_seconds
-                if _ender is None:
-                    _ender = threading.Thread(
-                        target=_end_idle, name="allcores-idle", daemon=True
-                    )
-                    _ender.start()
-                elif idle_seconds < IDLE_SECONDS:
-                    _changed.notify()
-    if ended:
-        kept.workers.terminate()
+        if kept.users == 0 and kept not in _kept:
+            ended.append(kept)
+        elif kept.users == 0:
+            _kept.remove(kept)
+            _kept.append(kept)  # given back last
+            kept.ends_at = time.monotonic() + idle_seconds
+            ended += _too_many()
+            if _ender is None:
+                _ender = threading.Thread(
+                    target=_end_idle, name="allcores-idle", daemon=True
+                )
+                _ender.start()
+            elif idle_seconds < IDLE_SECONDS:
+                _changed.notify()
+    for old in ended:
+        old.workers.terminate()
+
+
+def _too_many():
+    """Take out those that have waited longest, where too many wait."""
+    idle = [kept for kept in _kept if kept.ends_at is not None]
+    left = IDLE_PER_CORE * get_num_threads()
+    taken = []
+    for kept in reversed(idle[:-1]):
+        left -= kept.workers.count
+        if left < 0:
+            _kept.remove(kept)
+            taken.append(kept)
+    return taken
+
+
+def _is_broken(workers):
+    return getattr(workers, "_refusal", None) is not None
 
 
 def end_all():

@@ -1003,23 +1003,36 @@ def test_later_calls_get_the_same_warm_workers(log):
     assert log.empty()
 
 
-def test_warm_workers_that_broke_are_not_lent_again(log):
+def test_warm_workers_that_take_no_more_tasks_are_not_lent_again(log):
     first = _warm.borrow(("broken",), lambda: Ended(log))
-    _warm.give_back(first, 60, broken=True)
-    assert log.get_nowait() == "ended"
+    first.workers._refusal = RuntimeError
     second = _warm.borrow(("broken",), lambda: Ended(log))
     assert second is not first
-    _warm.give_back(second, 60, broken=True)
+    _warm.give_back(first, 60)
+    assert log.get_nowait() == "ended"
+    _warm.give_back(second, 0)
+    assert log.get(timeout=60) == "ended"
+
+
+def test_no_more_than_so_many_warm_workers_wait(log, budget):
+    budget(1)
+    kept = [_warm.borrow(("many", i), lambda: Ended(log)) for i in range(5)]
+    for some in kept:
+        _warm.give_back(some, 60)
+    assert log.qsize() == 2  # the first two of five pairs
+    assert _warm.borrow(("many", 4), lambda: Ended(log)) is kept[4]
+    assert _warm.borrow(("many", 0), lambda: Ended(log)) is not kept[0]
+    for some in kept[2:]:
+        some.workers._refusal = RuntimeError
 
 
 def test_warm_workers_are_ended_at_exit(run_python):
     assert "ended" in run_python(
         """
+        from types import SimpleNamespace
         from allcores import _warm
-        class Workers:
-            def terminate(self):
-                print("ended")
-        _warm.give_back(_warm.borrow((1,), Workers))
+        workers = SimpleNamespace(count=1, terminate=lambda: print("ended"))
+        _warm.give_back(_warm.borrow((1,), lambda: workers))
         """
     )
 
@@ -1033,7 +1046,8 @@ def test_a_forked_child_has_no_warm_workers(log):
         other = _warm.borrow(("forked",), lambda: Ended(log))
         os._exit(0 if other is not kept else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    _warm.give_back(kept, 60, broken=True)
+    _warm.give_back(kept, 0)
+    assert log.get(timeout=60) == "ended"
 
 
 def test_worker_processes_are_warm_for_the_next_call():
