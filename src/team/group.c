@@ -55,8 +55,8 @@ struct ac_group {
   task_node **last;
   running *running;
   waiter *waiters;
-  int64_t unfinished;
-  bool is_listed;     /* in the team's list; changes under both locks */
+  _Atomic int64_t unfinished; /* changes under the lock */
+  bool is_listed;             /* in the team's list; changes under both locks */
   int32_t references; /* helpers that look at it; under the team's lock */
   struct ac_group *next, **link; /* the team's list */
 };
@@ -140,17 +140,25 @@ static void wake_waiters(ac_group *group) {
   }
 }
 
+/* Under the lock: change the count of tasks, and return it. */
+static int64_t count_unfinished(ac_group *group, int64_t change) {
+  /* release: pairs with the acquire in is_over() */
+  return atomic_fetch_add_explicit(&group->unfinished, change,
+                                   memory_order_release) +
+         change;
+}
+
 /* Under the lock: drop the tasks that have not begun. */
 static void leave_out(ac_group *group) {
   while (group->first != NULL) {
     task_node *node = group->first;
     group->first = node->next;
-    group->unfinished--;
+    (void)count_unfinished(group, -1);
     free(node);
   }
   group->last = &group->first;
   list_group(group);
-  if (group->unfinished == 0)
+  if (count_unfinished(group, 0) == 0)
     wake_waiters(group);
 }
 
@@ -196,7 +204,7 @@ static void end_task(ac_group *group, running *running) {
   *running->link = running->next;
   if (running->next != NULL)
     running->next->link = running->link;
-  if (--group->unfinished == 0)
+  if (count_unfinished(group, -1) == 0)
     wake_waiters(group);
   pthread_mutex_unlock(&group->lock);
 }
@@ -291,7 +299,7 @@ ac_status ac_group_spawn(ac_group *group, ac_task task) {
   pthread_mutex_lock(&group->lock);
   *group->last = node;
   group->last = &node->next;
-  group->unfinished++;
+  (void)count_unfinished(group, 1);
   list_group(group);
   wake_waiters(group); /* a waiter that sleeps may run it */
   pthread_mutex_unlock(&group->lock);
@@ -307,12 +315,10 @@ ac_status ac_group_spawn(ac_group *group, ac_task task) {
 
 static bool is_over(void *subject) {
   ac_group *group = subject;
-  if (is_parents(group))
-    return false;
-  pthread_mutex_lock(&group->lock);
-  bool over = group->unfinished == 0;
-  pthread_mutex_unlock(&group->lock);
-  return over;
+  /* Without the lock, since a spin asks: wait_entered() asks again under it.
+   * acquire: pairs with the release in count_unfinished() */
+  return !is_parents(group) &&
+         atomic_load_explicit(&group->unfinished, memory_order_acquire) == 0;
 }
 
 /* Run a task of the group, or a job exposed by one that runs. */
@@ -340,7 +346,7 @@ static bool help(void *subject, ac_worker *worker) {
 static bool ask(void *subject, ac_worker *worker) {
   ac_group *group = subject;
   pthread_mutex_lock(&group->lock);
-  bool is_on = group->unfinished != 0;
+  bool is_on = !is_over(group);
   for (running *running = group->running; running != NULL;
        running = running->next)
     make_owner(running, worker);
@@ -393,7 +399,7 @@ static ac_status wait_entered(ac_group *group, ac_worker *worker) {
       return status;
     }
     pthread_mutex_lock(&group->lock);
-    if (status == AC_OK && group->unfinished == 0)
+    if (status == AC_OK && is_over(group))
       break; /* with the lock: no task may begin that looks at our frame */
     if (status != AC_OK) {
       ac__region_fail(&group->region, status);
