@@ -18,6 +18,7 @@
 #include <allcores/status.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -104,6 +105,11 @@ enum { AC_FORKSERVER_FD = 3 };
 
 /** Most descriptors that a pool's workers can be given. */
 enum { AC_POOL_FDS_MAX = 60 };
+
+/** Bytes of memory that can be taken before the system, or a cgroup of this
+ * process, is out of it: past that the kernel does not refuse but kills. Takes
+ * about 50 µs. */
+AC_API uint64_t ac_memory_room(void);
 
 /* ---- The pool ----------------------------------------------------------- */
 

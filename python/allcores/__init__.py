@@ -8,22 +8,38 @@ cores. This package is a thin face of the C library of the same name.
 8
 >>> with ac.threads(2):             # doctest: +SKIP
 ...     total = ac.sum(x)
+>>> ac.Parallel(n_jobs=-1)(ac.delayed(f)(x) for x in xs)   # doctest: +SKIP
 
 Importing it starts no thread and no process and imports no NumPy: each name below
 is fetched from its module when it is first used.
 """
 
 _HOMES = {
+    "Executor": "executor",
     "Info": "budget",
+    "InitializerError": "_workers",
+    "Parallel": "parallel",
+    "Pool": "pools",
+    "RemoteTraceback": "_workers",
+    "TaskTimeoutError": "_workers",
+    "ThreadPool": "pools",
+    "WorkerDiedError": "_workers",
     "counters": "budget",
     "cpu_count": "budget",
+    "delayed": "parallel",
+    "effective_n_jobs": "parallel",
     "get_num_threads": "budget",
     "info": "budget",
+    "parallel_backend": "parallel",
+    "parallel_config": "parallel",
+    "register_joblib": "parallel",
+    "register_parallel_backend": "parallel",
     "set_budget": "budget",
+    "shared_array": "shared",
     "sum": "arrays",
     "threads": "budget",
 }
-_MODULES = frozenset(_HOMES.values())
+_MODULES = frozenset(home for home in _HOMES.values() if home[0] != "_")
 
 __all__ = ["__version__", *sorted(_HOMES)]
 

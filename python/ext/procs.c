@@ -743,7 +743,14 @@ static PyType_Spec pool_spec = {
 /* ---- The module
  * -------------------------------------------------------------------- */
 
+static PyObject *procs_memory_room(PyObject *module, PyObject *unused) {
+  (void)module, (void)unused;
+  return PyLong_FromUnsignedLongLong(ac_memory_room());
+}
+
 static PyMethodDef procs_methods[] = {
+    {"memory_room", procs_memory_room, METH_NOARGS,
+     "memory_room($module, /)\n--\n\nBytes of memory that can be had."},
     {"pool", procs_pool, METH_VARARGS,
      "pool($module, workers, server, child, tasks_a_worker, lazy, /)\n--\n\n"
      "Make a Pool, to be started. `server`: a fork server's program and "

@@ -503,6 +503,8 @@ void ac_pool_ring(ac_pool *pool) {
   ac__futex_wake_shared(&pool->memory.head->bell, INT32_MAX);
 }
 
+uint64_t ac_memory_room(void) { return ac__memory_room(""); }
+
 const char *ac_pool_refusal(ac_pool *pool) {
   if (ac__pool_is_parents(pool))
     return NULL;
