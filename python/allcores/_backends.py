@@ -14,11 +14,13 @@ __all__ = [
     "PARAMETERS",
     "PRE_DISPATCH",
     "UNSET",
+    "VIEW_BYTES",
     "HeldProcesses",
     "amount_of",
     "bytes_of",
     "check_parameters",
     "choose",
+    "copied_bytes",
     "count_of",
     "effective_n_jobs",
     "hold_workers",
@@ -63,6 +65,7 @@ PARAMETERS = {
     "max_tasks_per_child": None,
 }
 PRE_DISPATCH = "2 * n_jobs"  # unless the caller says
+VIEW_BYTES = 1 << 20  # larger buffers are read-only views in worker processes
 
 
 class Backend:
@@ -563,3 +566,11 @@ def bytes_of(given):
             "max_nbytes is a number of bytes, a text such as '512K', '1M' or '2G', or "
             f"None, not {given!r}"
         ) from None
+
+
+def copied_bytes(max_nbytes, mmap_mode):
+    """Up to how many bytes an array is to be copied in the worker that would be a
+    read-only view there; 0 = none."""
+    if max_nbytes is None or mmap_mode != "r":
+        return 1 << 62
+    return max_nbytes if max_nbytes > VIEW_BYTES else 0

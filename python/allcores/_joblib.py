@@ -17,7 +17,7 @@ from joblib import parallel as host
 from joblib._parallel_backends import FallbackToBackend, SequentialBackend
 from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
 
-from allcores._backends import PARAMETERS, HeldProcesses
+from allcores._backends import PARAMETERS, VIEW_BYTES, HeldProcesses, copied_bytes
 from allcores._tasks import writable
 from allcores._workers import CALL
 from allcores.budget import get_num_threads
@@ -40,7 +40,7 @@ class AllcoresBackend(AutoBatchingMixin, ParallelBackendBase):
         super().__init__(**kwargs)
         self._workers = None  # a HeldProcesses
         self._out = set()
-        self._copies = False
+        self._copies = 0
 
     def effective_n_jobs(self, n_jobs):
         if n_jobs == 0:
@@ -57,8 +57,8 @@ class AllcoresBackend(AutoBatchingMixin, ParallelBackendBase):
         if count == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         given = {**self.backend_kwargs, **given}
-        self._copies = (
-            given.get("max_nbytes", 1) is None or given.get("mmap_mode", "r") != "r"
+        self._copies = copied_bytes(
+            given.get("max_nbytes", VIEW_BYTES), given.get("mmap_mode", "r")
         )
         parameters = {
             name: given.get(name, default) for name, default in PARAMETERS.items()
@@ -161,12 +161,9 @@ def _guarded(callback, ticket):
 
 
 def run_batch(batch, copies):
-    """In a worker: joblib's BatchedCalls, with arrays to write to if `copies`."""
+    """In a worker: joblib's BatchedCalls; arrays of up to so many bytes are copies."""
     if copies:
-        import sys
-
-        if "numpy" in sys.modules:
-            batch.items = writable(batch.items, sys.modules["numpy"].ndarray)
+        batch.items = writable(batch.items, copies)
     return batch()
 
 

@@ -152,7 +152,7 @@ class Task:
         retries=0,
         catches=False,
         travels=False,
-        writable=False,
+        writable=0,
     ):
         self.function = function
         self.seed = seed
@@ -174,8 +174,8 @@ class Task:
         )
 
     def __call__(self, index, /, *args, **kwargs):
-        if self.writable and "numpy" in sys.modules:
-            args, kwargs = writable((args, kwargs), sys.modules["numpy"].ndarray)
+        if self.writable:
+            args, kwargs = writable((args, kwargs), self.writable)
         left = self.retries
         while True:
             if self.seed is not None:
@@ -190,19 +190,26 @@ class Task:
             left -= 1
 
 
-def writable(value, array):
-    """`value` with copies in place of the arrays in it that cannot be written to.
+def writable(value, most):
+    """`value` with copies in place of the NumPy arrays in it that cannot be written to
+    and have at most so many bytes. Looks into lists, tuples and dicts."""
+    if "numpy" not in sys.modules:
+        return value
+    array = sys.modules["numpy"].ndarray
 
-    Looks into lists, tuples and dicts.
-    """
-    kind = type(value)
-    if isinstance(value, array):
-        return value if value.flags.writeable else value.copy()
-    if kind is list or kind is tuple:
-        return kind(writable(item, array) for item in value)
-    if kind is dict:
-        return {key: writable(item, array) for key, item in value.items()}
-    return value
+    def copied(value):
+        kind = type(value)
+        if isinstance(value, array):
+            if value.flags.writeable or value.nbytes > most:
+                return value
+            return value.copy()
+        if kind is list or kind is tuple:
+            return kind(map(copied, value))
+        if kind is dict:
+            return {key: copied(item) for key, item in value.items()}
+        return value
+
+    return copied(value)
 
 
 def sow(seed, index, with_numpy):

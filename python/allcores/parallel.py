@@ -26,6 +26,7 @@ from allcores._backends import (
     bytes_of,
     check_parameters,
     choose,
+    copied_bytes,
     count_of,
     effective_n_jobs,
     hold_workers,
@@ -137,9 +138,9 @@ class Parallel:
     temp_folder : str, optional
         Taken for joblib's sake: arrays travel in memory that needs no files.
     max_nbytes, mmap_mode
-        Large arrays reach worker processes without a copy and read-only. With None
-        for either, or mmap_mode="c", "r+" or "w+", a task gets arrays that it can
-        write to, its own copies.
+        Arrays larger than `max_nbytes` bytes (at least 1M) reach worker processes
+        without a copy and read-only; of others a task gets its own copy. None for
+        either, or mmap_mode="c", "r+" or "w+", means copies of all.
     prefer : {"processes", "threads"}, optional
         A hint, where no backend is given.
     require : {"sharedmem"}, optional
@@ -359,9 +360,7 @@ class Parallel:
         )
         self._open_bar()
         travels = held.workers.kind != "threads"
-        copies = travels and (
-            self.max_nbytes is None or self.mmap_mode in (None, "c", "r+", "w+")
-        )
+        copies = travels and copied_bytes(self.max_nbytes, self.mmap_mode)
         wraps = (
             self.seed is not None or self.retries or self.return_exceptions or copies
         )
@@ -430,7 +429,7 @@ class Parallel:
         with_numpy = "numpy" in sys.modules
         seed, retries, catches = self.seed, self.retries, self.return_exceptions
         return lambda function: Task(
-            function, seed, with_numpy, retries, catches, travels, copies
+            function, seed, with_numpy, retries, catches, travels, int(copies)
         )
 
     def _end(self):

@@ -794,7 +794,12 @@ def test_large_arrays_are_read_only_in_workers_unless_copies_are_asked_for():
     array = np.zeros(1 << 18)
     with pytest.raises(ValueError, match="read-only"):
         Parallel(2, "processes")([delayed(write_to)(array)])
-    for options in ({"max_nbytes": None}, {"mmap_mode": None}, {"mmap_mode": "c"}):
+    for options in (
+        {"max_nbytes": None},
+        {"max_nbytes": "4M"},
+        {"mmap_mode": None},
+        {"mmap_mode": "c"},
+    ):
         assert Parallel(2, "processes", **options)([delayed(write_to)(array)]) == [True]
     assert array[0] == 0
 
