@@ -641,8 +641,8 @@ class Sender:
         ok, failed_index, seconds = _RESULT.unpack_from(payload)
         here.home = self
         try:
-            value = loads(memoryview(payload)[_RESULT.size :], buffers=buffers)
-        except Exception as error:
+            value = _loads(memoryview(payload)[_RESULT.size :], buffers)
+        except BaseException as error:
             why = f"{type(error).__name__}: {error}"
             value = RemoteError(f"the result could not be read in this process: {why}")
             value.__cause__ = error
@@ -692,13 +692,24 @@ def _calls(mode, function, data, function_name="the function", argument="argumen
     return Calls(calls)
 
 
+def _loads(sent, buffers=()):
+    """pickle.loads; Ctrl-C meanwhile comes after it, so that nothing is lost."""
+    try:
+        return loads(sent, buffers=buffers)
+    except KeyboardInterrupt:
+        from _thread import interrupt_main
+
+        interrupt_main()
+        return loads(sent, buffers=buffers)
+
+
 def _exception(sent, type_name, message, text):
     """The exception that a worker sent, or one that stands for it."""
     try:
-        error = loads(sent)
+        error = _loads(sent)
         if not isinstance(error, BaseException):
             raise TypeError(f"{error!r} is no exception")
-    except Exception as why:
+    except BaseException as why:
         error = RemoteError(
             f"{type_name}: {message}\n(The exception itself could not be made again in "
             f"this process: {type(why).__name__}: {why})",

@@ -195,6 +195,7 @@ class _Callbacks:
         self._changed = threading.Condition()
         self._calls = deque()
         self._thread = None
+        self._linger = self.LINGER_SECONDS
 
     def call(self, function):
         with self._changed:
@@ -215,8 +216,8 @@ class _Callbacks:
     def _run(self):
         while True:
             with self._changed:
-                if not self._calls:
-                    self._changed.wait(self.LINGER_SECONDS)
+                if not self._calls and self._linger:
+                    self._changed.wait(self._linger)
                 if not self._calls:
                     self._thread = None
                     return
@@ -232,6 +233,8 @@ class _Callbacks:
     def join(self):
         """Wait until all calls were made. In one of them, return at once."""
         with self._changed:
+            self._linger = 0
+            self._changed.notify_all()
             if self._thread is threading.current_thread():
                 return
             while self._calls and self._thread is not None:
