@@ -485,6 +485,8 @@ ac_status ac_pool_wait(ac_pool *pool, int64_t timeout_ns) {
   ac__pool_head *head = pool->memory.head;
   /* acquire: pairs with the releases of those who ring */
   uint32_t bell = atomic_load_explicit(&head->bell, memory_order_acquire);
+  /* relaxed: a hint to a worker that is about to spin */
+  atomic_store_explicit(&head->cpu, ac__cpu_current(), memory_order_relaxed);
   if (has_news(pool) || spin(pool, bell))
     return AC_OK;
   atomic_store_explicit(&head->waits, 1, memory_order_relaxed);

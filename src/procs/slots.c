@@ -412,6 +412,11 @@ static bool rest_spinning(ac__pool_memory *memory, ac__rest *rest) {
           &head->spinner, &none, rest->worker + 1, memory_order_relaxed,
           memory_order_relaxed))
     return false;
+  /* The kernel may keep both on one processor, where each waits for the other
+   * to give up spinning. relaxed: a hint */
+  int cpu = ac__cpu_current();
+  if (cpu >= 0 && cpu == atomic_load_explicit(&head->cpu, memory_order_relaxed))
+    ac__cpu_leave(cpu);
   uint64_t until = ac__ticks() + (uint64_t)(SPIN_NS / ac__tick_ns());
   bool has_found = false;
   while (!(has_found = has_cause(memory)) && ac__ticks() < until)

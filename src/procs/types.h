@@ -104,6 +104,7 @@ typedef struct ac__pool_head {
 
   alignas(64) _Atomic uint32_t waits; /* somebody in the parent sleeps */
   _Atomic uint32_t bell;              /* on this */
+  _Atomic int32_t cpu;                /* processor on which it waited last */
 
   alignas(64) _Atomic uint32_t spinner; /* worker number + 1 that spins */
   _Atomic uint32_t is_closing;          /* end when nothing is queued */
