@@ -723,6 +723,36 @@ def test_worker_processes_are_warm_for_the_next_call():
     assert len(first | second) <= 2 and os.getpid() not in first
 
 
+@every_backend
+def test_several_threads_at_once_each_get_their_own_results(backend):
+    wrong = []
+
+    def call_often(seed):
+        draw = random.Random(seed)
+        for _ in range(15):
+            count = draw.choice([3, 50, 500])
+            bad = draw.choice([-1, draw.randrange(count)])
+            return_as = draw.choice(["list", "generator", "generator_unordered"])
+            batch_size = draw.choice([1, 7, "auto"])
+            parallel = Parallel(
+                2, backend, return_as, batch_size=batch_size, return_exceptions=True
+            )
+            got = list(parallel(delayed(fail_at)(i, bad) for i in range(count)))
+            failed = [value for value in got if isinstance(value, ValueError)]
+            good = sorted(value for value in got if not isinstance(value, ValueError))
+            if len(failed) != (bad >= 0) or good != [
+                i for i in range(count) if i != bad
+            ]:
+                wrong.append((seed, count, bad, return_as, batch_size, got))
+
+    threads = [threading.Thread(target=call_often, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 # ---- Death -----------------------------------------------------------------
 
 
