@@ -428,18 +428,16 @@ class _HeldThreads:
     def __init__(self, count, parameters):
         from allcores._threads import ThreadWorkers
 
+        initializer, initargs = parameters["initializer"], parameters["initargs"]
+        level = scope.level + 1
+
+        def begin():
+            begin_worker(level, False, None, initializer, initargs)
+
+        if initializer is not None:  # what errors are to call it
+            begin.__qualname__ = getattr(initializer, "__qualname__", repr(initializer))
         self.count = count
-        self.workers = ThreadWorkers(
-            count,
-            initializer=begin_worker,
-            initargs=(
-                scope.level + 1,
-                False,
-                None,
-                parameters["initializer"],
-                parameters["initargs"],
-            ),
-        )
+        self.workers = ThreadWorkers(count, initializer=begin)
 
     def let_go(self):
         self.workers.close()

@@ -181,6 +181,12 @@ class Parallel:
 
     Notes
     -----
+    Worker processes import a task's modules anew, unless start_method="fork": what a
+    program changed in a module while it ran is not seen there. Functions and globals of
+    ``__main__`` go along as they are.
+
+    joblib's Memory, dump and load have no counterpart here: use joblib's.
+
     Used as a context manager it keeps its workers for several calls. One object runs
     one call at a time. After an exception or Ctrl-C, tasks that have not begun are
     left out and worker processes that still run one are replaced; the workers can be

@@ -21,7 +21,7 @@ import allcores as ac
 import numpy as np
 import pytest
 from allcores._backends import bytes_of
-from allcores._workers import WorkerDiedError
+from allcores._workers import InitializerError, WorkerDiedError
 from allcores.parallel import (
     Parallel,
     delayed,
@@ -354,6 +354,22 @@ def test_a_configured_initializer_runs_in_each_worker():
 
     with parallel_config("threads", n_jobs=2, initializer=initializer, initargs=(5,)):
         assert Parallel()(delayed(lambda: ready.value)() for _ in range(8)) == [5] * 8
+
+
+def begin_badly(what):
+    raise OSError(f"no {what}")
+
+
+@every_backend
+@pytest.mark.parametrize("return_as", ["list", "generator"])
+def test_an_initializer_that_raises_fails_the_call(backend, return_as):
+    parallel = Parallel(
+        2, backend, return_as, initializer=begin_badly, initargs=("device",)
+    )
+    for _ in range(2):
+        with pytest.raises(InitializerError, match="no device"):
+            list(parallel(delayed(square)(i) for i in range(9)))
+    assert Parallel(2, backend)([delayed(square)(3)]) == [9]
 
 
 @every_backend
