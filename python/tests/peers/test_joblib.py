@@ -108,7 +108,6 @@ def reason(name):
     return None
 
 
-@pytest.mark.timeout(900)
 def test_joblibs_own_tests_pass_on_the_backend_or_are_listed(outcomes):
     failed = {name: why for name, (what, why) in outcomes.items() if what == "failed"}
     unlisted = {name: why for name, why in failed.items() if not reason(name)}
