@@ -777,6 +777,10 @@ static int procs_exec(PyObject *module) {
   if (state->block_type == NULL || state->part_type == NULL ||
       state->pool_type == NULL)
     return -1;
+  if (PyModule_AddType(module, state->block_type) < 0 ||
+      PyModule_AddType(module, state->part_type) < 0 ||
+      PyModule_AddType(module, state->pool_type) < 0)
+    return -1;
   return PyModule_AddIntConstant(module, "FORKSERVER_FD", AC_FORKSERVER_FD);
 }
 

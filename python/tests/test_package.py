@@ -13,7 +13,17 @@ import allcores as ac
 import pytest
 
 HOME = pathlib.Path(ac.__file__).parent
-MODULES = ["allcores", "allcores._core", "allcores.arrays", "allcores.budget"]
+MODULES = [
+    "allcores",
+    "allcores._core",
+    "allcores._procs",
+    "allcores.arrays",
+    "allcores.budget",
+    "allcores.executor",
+    "allcores.parallel",
+    "allcores.pools",
+    "allcores.shared",
+]
 
 
 def command(*arguments):
