@@ -153,6 +153,9 @@ int ac__pidfd_open(int32_t pid);
 /** Send a signal. @return false if the process has ended. */
 bool ac__pidfd_kill(int pidfd, int signal_number);
 
+/** Send a signal to a child that has not been waited for. */
+void ac__process_kill(int32_t child, int signal_number);
+
 /** Wait for a child that ended. @return its number; 0 = none has ended; -1 =
  * there are no children. `ret_status` is minus a signal's number, or the exit
  * status. */

@@ -89,6 +89,10 @@ bool ac__pidfd_kill(int pidfd, int signal_number) {
   return syscall(SYS_PIDFD_SEND_SIGNAL, pidfd, signal_number, NULL, 0) == 0;
 }
 
+void ac__process_kill(int32_t child, int signal_number) {
+  (void)kill((pid_t)child, signal_number);
+}
+
 int32_t ac__process_reap(bool may_block, int32_t pid, int32_t *ret_status) {
   int status;
   pid_t reaped;

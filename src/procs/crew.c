@@ -48,55 +48,102 @@ bool ac__crew_fill(ac_pool *pool, uint64_t now_ns) {
   return has_some;
 }
 
-bool ac__crew_next(ac_pool *pool, ac__start_request *ret_request) {
+static void start_member(ac_pool *pool, int number) {
+  crew_member *member = &pool->crew[number];
+  ac__worker_line *line = &pool->memory.workers[number];
+  member->state = CREW_STARTING;
+  member->owner = pool->next_owner++;
+  line->owner = member->owner;
+  atomic_store_explicit(&line->is_ready, 0, memory_order_relaxed);
+}
+
+bool ac__crew_next(ac_pool *pool, ac__request *ret_request) {
   for (int i = 0; i < pool->workers; i++) {
     crew_member *member = &pool->crew[i];
-    if (member->state != CREW_WANTED)
-      continue;
-    ac__worker_line *line = &pool->memory.workers[i];
-    member->state = CREW_STARTING;
-    member->owner = pool->next_owner++;
-    line->owner = member->owner;
-    atomic_store_explicit(&line->is_ready, 0, memory_order_relaxed);
-    *ret_request = (ac__start_request){.pool = pool->id, .number = i};
-    return true;
+    if (member->state == CREW_RUNS && member->signal != 0) {
+      *ret_request = (ac__request){.pool = pool->id,
+                                   .kind = AC__REQUEST_KILL,
+                                   .number = i,
+                                   .pid = member->pid,
+                                   .value = member->signal};
+      member->signal = 0;
+      return true;
+    }
+    if (member->state == CREW_WANTED) {
+      start_member(pool, i);
+      *ret_request = (ac__request){
+          .pool = pool->id, .kind = AC__REQUEST_START, .number = i};
+      return true;
+    }
   }
   return false;
 }
 
-void ac__crew_kill(ac_pool *pool, uint32_t worker, int signal_number) {
-  const crew_member *member = &pool->crew[worker];
-  if (member->state == CREW_RUNS && member->pidfd >= 0)
-    (void)ac__pidfd_kill(member->pidfd, signal_number);
+static void refused(ac_pool *pool, crew_member *member) {
+  static const char text[] =
+      "the system refuses to start worker processes; raise the limit of "
+      "processes (ulimit -u, the cgroup's pids.max), of open files (ulimit -n) "
+      "or of memory, or end some";
+  member->state = CREW_NONE;
+  pool->alive--;
+  pool->retry_ns = ac__clock_ns() + RETRY_NS;
+  if (++pool->refused >= REFUSED_MAX && pool->alive == 0)
+    ac__crew_refuse(pool, text, sizeof text - 1);
 }
 
-/* What a worker's `begin` has left; 0 = nothing. */
-static uint64_t refusal_of(const ac_pool *pool, uint64_t *ret_bytes) {
-  const ac__pool_head *head = pool->memory.head;
+void ac__crew_unsent(ac_pool *pool, const ac__request *request) {
+  crew_member *member = &pool->crew[request->number];
+  if (request->kind == AC__REQUEST_START) {
+    refused(pool, member);
+  } else {
+    member->signal = request->value;
+    pool->retry_ns = ac__clock_ns() + RETRY_NS;
+  }
+  (void)pthread_cond_broadcast(&pool->crew_changed);
+}
+
+bool ac__crew_kill(ac_pool *pool, uint32_t worker, int signal_number) {
+  crew_member *member = &pool->crew[worker];
+  if (member->state != CREW_RUNS)
+    return false;
+  if (member->pidfd >= 0)
+    return ac__pidfd_kill(member->pidfd, signal_number);
+  member->signal = signal_number;
+  ac__server_ring(pool->server);
+  return true;
+}
+
+/* What a worker's `begin` has left, if it has: refuse all tasks. */
+static bool take_refusal(ac_pool *pool) {
+  const ac__segment *arena = &pool->memory.arena;
+  uint64_t size_bytes;
   /* acquire: pairs with the release in refuse() */
-  uint64_t offset =
-      atomic_load_explicit(&head->refused_offset, memory_order_acquire);
-  *ret_bytes = atomic_load_explicit(&head->refused_bytes, memory_order_relaxed);
-  return offset != 0 && offset <= pool->memory.arena.size_bytes &&
-                 *ret_bytes <= pool->memory.arena.size_bytes - offset
-             ? offset
-             : 0;
+  uint64_t offset = atomic_load_explicit(&pool->memory.head->refused_offset,
+                                         memory_order_acquire);
+  if (offset == 0 || offset > arena->size_bytes ||
+      AC__STORED_HEAD > arena->size_bytes - offset)
+    return false;
+  memcpy(&size_bytes, arena->base + offset, sizeof size_bytes);
+  offset += AC__STORED_HEAD;
+  if (size_bytes > arena->size_bytes - offset)
+    return false;
+  ac__crew_refuse(pool, (const char *)arena->base + offset, (size_t)size_bytes);
+  return true;
 }
 
 void ac__crew_refuse(ac_pool *pool, const char *text, size_t size_bytes) {
   if (pool->refusal != NULL)
     return;
-  pool->refusal = malloc(size_bytes + 1);
-  if (pool->refusal != NULL) {
-    memcpy(pool->refusal, text, size_bytes);
-    pool->refusal[size_bytes] = '\0';
-  } else {
-    static char none[] = "no worker can begin";
-    pool->refusal = none;
+  pool->refusal = "no worker can begin";
+  pool->refusal_text = malloc(size_bytes + 1);
+  if (pool->refusal_text != NULL) {
+    memcpy(pool->refusal_text, text, size_bytes);
+    pool->refusal_text[size_bytes] = '\0';
+    pool->refusal = pool->refusal_text;
   }
   ac__tasks_drop(pool, AC_TASK_REFUSED);
   for (int i = 0; i < pool->workers; i++) {
-    ac__crew_kill(pool, (uint32_t)i, SIGKILL);
+    (void)ac__crew_kill(pool, (uint32_t)i, SIGKILL);
     if (pool->crew[i].state == CREW_WANTED) {
       pool->crew[i].state = CREW_NONE;
       pool->alive--;
@@ -104,16 +151,9 @@ void ac__crew_refuse(ac_pool *pool, const char *text, size_t size_bytes) {
   }
 }
 
-/* A worker ended before it was ready. */
+/* A worker ended by itself before it was ready. */
 static void note_early(ac_pool *pool, int32_t status) {
   char text[160];
-  uint64_t size_bytes;
-  uint64_t offset = refusal_of(pool, &size_bytes);
-  if (offset != 0) {
-    ac__crew_refuse(pool, (const char *)pool->memory.arena.base + offset,
-                    (size_t)size_bytes);
-    return;
-  }
   if (++pool->early_deaths < EARLY_DEATHS_MAX)
     return;
   int length = snprintf(text, sizeof text,
@@ -124,19 +164,22 @@ static void note_early(ac_pool *pool, int32_t status) {
   ac__crew_refuse(pool, text, (size_t)length);
 }
 
-static void bury(ac_pool *pool, uint32_t worker, int32_t status) {
+/* A worker is dead; `is_own`: of itself, and not with the fork server. */
+static void bury(ac_pool *pool, uint32_t worker, int32_t status, bool is_own) {
   crew_member *member = &pool->crew[worker];
   bool was_ready = atomic_load_explicit(&pool->memory.workers[worker].is_ready,
                                         memory_order_relaxed) != 0;
   ac__worker_forget(&pool->memory, worker);
   ac__tasks_bury(pool, worker, member->pid, status);
+  /* It may lie in the worker's own pages. */
+  bool has_reason = !was_ready && !pool->is_terminated && take_refusal(pool);
   (void)ac__arena_reclaim(&pool->memory.arena, member->owner);
   ac__fd_close(member->pidfd);
   *member = (crew_member){.state = CREW_NONE, .pidfd = -1};
   pool->alive--;
   if (was_ready)
     pool->early_deaths = 0;
-  else if (!pool->is_terminated)
+  else if (is_own && !has_reason && !pool->is_terminated)
     note_early(pool, status);
   /* It may have taken a wake-up with it. */
   ac__workers_wake_all(&pool->memory);
@@ -147,9 +190,6 @@ void ac__crew_notice(ac_pool *pool, const ac__notice *notice, int pidfd) {
     ac__fd_close(pidfd);
     return;
   }
-  static const char refused[] =
-      "the system refuses to start worker processes; raise the limit of "
-      "processes (ulimit -u, the cgroup's pids.max) or of memory, or end some";
   crew_member *member = &pool->crew[notice->number];
   switch (notice->kind) {
   case AC__NOTICE_STARTED:
@@ -159,18 +199,14 @@ void ac__crew_notice(ac_pool *pool, const ac__notice *notice, int pidfd) {
     member->pidfd = pidfd;
     pidfd = -1;
     if (pool->is_terminated || pool->refusal != NULL)
-      ac__crew_kill(pool, (uint32_t)notice->number, SIGKILL);
+      (void)ac__crew_kill(pool, (uint32_t)notice->number, SIGKILL);
     break;
   case AC__NOTICE_REFUSED:
-    member->state = CREW_NONE;
-    pool->alive--;
-    pool->retry_ns = ac__clock_ns() + RETRY_NS;
-    if (++pool->refused >= REFUSED_MAX && pool->alive == 0)
-      ac__crew_refuse(pool, refused, sizeof refused - 1);
+    refused(pool, member);
     break;
   case AC__NOTICE_ENDED:
     if (member->state == CREW_RUNS && member->pid == notice->pid)
-      bury(pool, (uint32_t)notice->number, notice->status);
+      bury(pool, (uint32_t)notice->number, notice->status, true);
     break;
   default:
     break;
@@ -179,17 +215,35 @@ void ac__crew_notice(ac_pool *pool, const ac__notice *notice, int pidfd) {
   (void)pthread_cond_broadcast(&pool->crew_changed);
 }
 
-void ac__crew_lost(ac_pool *pool) {
-  enum { PATIENCE_NS = 1000000000 };
-  for (int i = 0; i < pool->workers; i++) {
-    crew_member *member = &pool->crew[i];
-    if (member->state == CREW_RUNS) {
-      (void)ac__pidfd_kill(member->pidfd, SIGKILL);
-      (void)ac__fds_wait(&member->pidfd, 1, PATIENCE_NS);
-    }
-    if (member->state == CREW_RUNS || member->state == CREW_STARTING)
-      bury(pool, (uint32_t)i, -SIGKILL);
+/* The kernel has sent KILL to a worker; wait until it runs no more. */
+static void await_end(const crew_member *member) {
+  enum { LOOK_NS = 1000000, LOOKS = 1000 };
+  ac__thread_stat stat;
+  if (member->pidfd >= 0) {
+    (void)ac__pidfd_kill(member->pidfd, SIGKILL);
+    (void)ac__fds_wait(&member->pidfd, 1, (int64_t)LOOKS * LOOK_NS);
+    return;
   }
+  for (int i = 0; i < LOOKS && ac__thread_stat_read(member->pid, &stat) &&
+                  stat.state != 'Z' && stat.state != 'X';
+       i++)
+    (void)ac__fds_wait(NULL, 0, LOOK_NS);
+}
+
+void ac__crew_lost(ac_pool *pool) {
+  enum { UNKNOWN_NS = 20000000 };
+  bool has_unknown = false;
+  for (int i = 0; i < pool->workers; i++) {
+    if (pool->crew[i].state == CREW_RUNS)
+      await_end(&pool->crew[i]);
+    has_unknown |= pool->crew[i].state == CREW_STARTING;
+  }
+  if (has_unknown) /* it may have begun, but its number is not known */
+    (void)ac__fds_wait(NULL, 0, UNKNOWN_NS);
+  for (int i = 0; i < pool->workers; i++)
+    if (pool->crew[i].state == CREW_RUNS ||
+        pool->crew[i].state == CREW_STARTING)
+      bury(pool, (uint32_t)i, -SIGKILL, false);
   (void)pthread_cond_broadcast(&pool->crew_changed);
 }
 

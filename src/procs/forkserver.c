@@ -36,8 +36,9 @@ typedef struct forkserver {
 
 static void notify(const forkserver *server, const ac__notice *notice,
                    int pidfd) {
-  (void)ac__socket_send(server->socket_fd, notice, sizeof *notice, &pidfd,
-                        pidfd >= 0 ? 1 : 0);
+  if (pidfd < 0 || !ac__socket_send(server->socket_fd, notice, sizeof *notice,
+                                    &pidfd, 1)) /* too many are on their way */
+    (void)ac__socket_send(server->socket_fd, notice, sizeof *notice, NULL, 0);
 }
 
 /* Make room for one more; false if memory is refused. */
@@ -65,14 +66,15 @@ static _Noreturn void be_worker(forkserver *server, int32_t server_pid,
   ac__process_exit(0);
 }
 
-static void start(forkserver *server, const ac__start_request *request,
+static void start(forkserver *server, const ac__request *request,
                   const int *fds, int fd_count) {
   int32_t server_pid = ac__process_id();
   int32_t pid = -1;
   ac__notice notice = {.pool = request->pool,
                        .kind = AC__NOTICE_REFUSED,
                        .number = request->number};
-  if (make_room(server))
+  /* Descriptors that did not arrive are those that there was no room for. */
+  if (fd_count >= 2 && fd_count == request->value && make_room(server))
     pid = server->ops->fork != NULL ? server->ops->fork(server->ops->ctx)
                                     : ac__process_fork();
   if (pid == 0)
@@ -112,15 +114,28 @@ static void reap(forkserver *server) {
   }
 }
 
+static void end_child(const forkserver *server, const ac__request *request) {
+  ac__notice notice = {.pool = request->pool,
+                       .kind = AC__NOTICE_KILLED,
+                       .number = request->number,
+                       .pid = request->pid};
+  for (size_t i = 0; i < server->count; i++)
+    if (server->children[i].pid == request->pid)
+      ac__process_kill(request->pid, request->value);
+  notify(server, &notice, -1);
+}
+
 /* Serve what is there to read; false once the peer is gone. */
 static bool receive(forkserver *server) {
-  ac__start_request request;
+  ac__request request;
   int fds[AC__FDS_MAX];
   int fd_count;
   long size = ac__socket_receive(server->socket_fd, &request, sizeof request,
                                  fds, &fd_count);
-  if (size == (long)sizeof request && fd_count >= 2)
+  if (size == (long)sizeof request && request.kind == AC__REQUEST_START)
     start(server, &request, fds, fd_count);
+  else if (size == (long)sizeof request && request.kind == AC__REQUEST_KILL)
+    end_child(server, &request);
   for (int i = 0; i < fd_count; i++)
     ac__fd_close(fds[i]);
   return size != 0;
@@ -129,7 +144,7 @@ static bool receive(forkserver *server) {
 static void end_children(forkserver *server) {
   int32_t status;
   for (size_t i = 0; i < server->count; i++)
-    (void)ac__pidfd_kill(server->children[i].pidfd, SIGKILL);
+    ac__process_kill(server->children[i].pid, SIGKILL);
   while (ac__process_reap(true, -1, &status) > 0) {
   }
   for (size_t i = 0; i < server->count; i++)

@@ -51,6 +51,7 @@ static void free_pool(ac_pool *pool) {
   free(pool->slot_positions);
   free(pool->stale_slots);
   free(pool->crew);
+  free(pool->refusal_text);
   ac__pool_memory_close(&pool->memory);
   free(pool);
 }
@@ -613,7 +614,7 @@ void ac_pool_terminate(ac_pool *pool) {
       pool->crew[i].state = CREW_NONE;
       pool->alive--;
     }
-    ac__crew_kill(pool, (uint32_t)i, SIGKILL);
+    (void)ac__crew_kill(pool, (uint32_t)i, SIGKILL);
   }
   if (pool->refusal == NULL || pool->alive > 0)
     (void)wait_for_crew(pool, NULL);

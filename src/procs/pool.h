@@ -50,7 +50,8 @@ enum { CREW_NONE, CREW_WANTED, CREW_STARTING, CREW_RUNS };
 typedef struct crew_member {
   int state;
   int32_t pid;
-  int pidfd;
+  int pidfd;      /* -1: descriptors were short */
+  int32_t signal; /* then: what the fork server is to send; 0 = nothing */
   uint32_t owner;
 } crew_member;
 
@@ -94,7 +95,8 @@ struct ac_pool {
   int32_t early_status;
   uint64_t retry_ns; /* no worker could be forked: not before */
   bool is_closing, is_terminated;
-  char *refusal; /* no worker can begin: why */
+  const char *refusal; /* no worker can begin: why; set once */
+  char *refusal_text;  /* likewise, if there was memory for it */
 };
 
 /* ---- tasks.c: from submit to result. All under the pool's lock ------------
@@ -131,18 +133,24 @@ bool ac__pool_is_parents(const ac_pool *pool);
 /* Have as many workers started as are wanted now. True if some are. */
 bool ac__crew_fill(ac_pool *pool, uint64_t now_ns);
 
-/* The next worker to be started; false = none. */
-bool ac__crew_next(ac_pool *pool, ac__start_request *ret_request);
+/* What the fork server is to do next, without the descriptors; false = nothing.
+ */
+bool ac__crew_next(ac_pool *pool, ac__request *ret_request);
+
+/* A request could not be sent. */
+void ac__crew_unsent(ac_pool *pool, const ac__request *request);
 
 void ac__crew_notice(ac_pool *pool, const ac__notice *notice, int pidfd);
 
 /* The fork server has ended, and with it all its workers. */
 void ac__crew_lost(ac_pool *pool);
 
-/* No worker will ever begin. Takes ownership of nothing. */
+/* No worker will ever begin. Copies the text. */
 void ac__crew_refuse(ac_pool *pool, const char *text, size_t size_bytes);
 
-void ac__crew_kill(ac_pool *pool, uint32_t worker, int signal_number);
+/* Send a signal, soon. False if the worker's process is not known yet, or gone.
+ */
+bool ac__crew_kill(ac_pool *pool, uint32_t worker, int signal_number);
 
 /* The supervisor's look at a pool; returns when to look again, 0 = never. */
 uint64_t ac__pool_tick(ac_pool *pool, uint64_t now_ns);

@@ -10,6 +10,9 @@
  * death. After a fork of this process the child closes its copies of the
  * sockets, so that the parent's end is still the last.
  *
+ * Locks: that of the list, a server's, a pool's; and last that of the sockets:
+ * a fork of this process must find each socket in its server's struct.
+ *
  * Knows nothing of: tasks.
  */
 #include "base/status.h"
@@ -39,9 +42,11 @@ struct ac__server {
   int restarts;
   uint64_t started_ns;
   bool is_stopping;
+  bool is_lost; /* it has ended, and there will be no other */
 };
 
 static pthread_mutex_t servers_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t sockets_lock = PTHREAD_MUTEX_INITIALIZER;
 static ac__server *servers;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static _Atomic uint32_t generation;
@@ -50,16 +55,20 @@ static _Atomic uint64_t pool_ids;
 /* ---- Fork ------------------------------------------------------------------
  */
 
-static _Thread_local bool has_lock; /* this thread forks a server, locked */
+static _Thread_local bool has_locks; /* this thread forks a server */
 
 static void before_fork(void) {
-  if (!has_lock)
-    (void)pthread_mutex_lock(&servers_lock);
+  if (has_locks)
+    return;
+  (void)pthread_mutex_lock(&servers_lock);
+  (void)pthread_mutex_lock(&sockets_lock);
 }
 
 static void in_parent(void) {
-  if (!has_lock)
-    (void)pthread_mutex_unlock(&servers_lock);
+  if (has_locks)
+    return;
+  (void)pthread_mutex_unlock(&sockets_lock);
+  (void)pthread_mutex_unlock(&servers_lock);
 }
 
 static void in_child(void) {
@@ -72,6 +81,7 @@ static void in_child(void) {
   }
   servers = NULL; /* the parent's; what points to them is not used any more */
   (void)pthread_mutex_init(&servers_lock, NULL);
+  (void)pthread_mutex_init(&sockets_lock, NULL);
 }
 
 static void set_up(void) {
@@ -110,22 +120,30 @@ static bool is_same(char *const *a, const char *const *b) {
   return *a == NULL && *b == NULL;
 }
 
+static void close_socket(ac__server *server) {
+  (void)pthread_mutex_lock(&sockets_lock);
+  ac__fd_close(server->socket_fd);
+  server->socket_fd = -1;
+  (void)pthread_mutex_unlock(&sockets_lock);
+}
+
 /* Start the program; its socket becomes ours. */
 static ac_status spawn(ac__server *server) {
   int fds[2];
+  (void)pthread_mutex_lock(&sockets_lock);
   ac_status st = ac__socket_pair(fds);
-  if (st != AC_OK)
-    return st;
-  st = ac__process_spawn((const char *const *)server->argv, fds[1],
-                         &server->pid);
-  ac__fd_close(fds[1]);
-  if (st != AC_OK) {
-    ac__fd_close(fds[0]);
-    return st;
+  if (st == AC_OK) {
+    st = ac__process_spawn((const char *const *)server->argv, fds[1],
+                           &server->pid);
+    ac__fd_close(fds[1]);
+    if (st == AC_OK)
+      server->socket_fd = fds[0];
+    else
+      ac__fd_close(fds[0]);
   }
-  server->socket_fd = fds[0];
+  (void)pthread_mutex_unlock(&sockets_lock);
   server->started_ns = ac__clock_ns();
-  return AC_OK;
+  return st;
 }
 
 /* Workers of a forked server do what the options say. */
@@ -139,7 +157,8 @@ static void be_own_worker(const int *fds, int fd_count, int number, void *ctx) {
   ac__process_exit(ac_worker_serve(fds, number, own->worker) == AC_OK ? 0 : 1);
 }
 
-static ac_status fork_off(ac__server *server, const ac_pool_options *options) {
+static ac_status fork_locked(ac__server *server,
+                             const ac_pool_options *options) {
   int fds[2];
   own_child own = {options->worker};
   ac_forkserver_ops ops = {.child = be_own_worker, .ctx = &own};
@@ -148,9 +167,9 @@ static ac_status fork_off(ac__server *server, const ac_pool_options *options) {
     return st;
   if (options->forkserver != NULL)
     ops = *options->forkserver;
-  has_lock = true;
+  has_locks = true;
   int32_t pid = ops.fork != NULL ? ops.fork(ops.ctx) : ac__process_fork();
-  has_lock = false;
+  has_locks = false;
   if (pid == 0) {
     ac__fd_close(fds[0]);
     ac__signals_reset();
@@ -166,6 +185,14 @@ static ac_status fork_off(ac__server *server, const ac_pool_options *options) {
   server->socket_fd = fds[0];
   server->pid = pid;
   return AC_OK;
+}
+
+/* Under the list's lock. */
+static ac_status fork_off(ac__server *server, const ac_pool_options *options) {
+  (void)pthread_mutex_lock(&sockets_lock);
+  ac_status st = fork_locked(server, options);
+  (void)pthread_mutex_unlock(&sockets_lock);
+  return st;
 }
 
 /* ---- The supervisor
@@ -205,18 +232,31 @@ static bool receive(ac__server *server) {
   return size != 0;
 }
 
-static void ask_for_workers(ac__server *server) {
-  for (ac_pool *pool = server->pools; pool != NULL; pool = pool->next) {
-    ac__start_request request;
-    int fds[AC__FDS_MAX] = {pool->memory.control.fd, pool->memory.arena.fd};
+static bool ask(const ac__server *server, const ac_pool *pool,
+                ac__request *request) {
+  int fds[AC__FDS_MAX] = {pool->memory.control.fd, pool->memory.arena.fd};
+  int fd_count = 0;
+  if (request->kind == AC__REQUEST_START) {
+    fd_count = request->value = 2 + pool->fd_count;
     for (int i = 0; i < pool->fd_count; i++)
       fds[2 + i] = pool->fds[i];
+  }
+  return ac__socket_send(server->socket_fd, request, sizeof *request, fds,
+                         fd_count);
+}
+
+/* Have workers started, and signals sent. */
+static void ask_for_pools(ac__server *server) {
+  for (ac_pool *pool = server->pools; pool != NULL; pool = pool->next) {
+    ac__request request;
     (void)pthread_mutex_lock(&pool->lock);
     while (server->in_flight < IN_FLIGHT && ac__crew_next(pool, &request)) {
+      if (!ask(server, pool, &request)) {
+        ac__crew_unsent(pool, &request);
+        ac__tasks_ring(pool);
+        break; /* the server has ended, or something is short */
+      }
       server->in_flight++;
-      if (!ac__socket_send(server->socket_fd, &request, sizeof request, fds,
-                           2 + pool->fd_count))
-        break; /* its end is seen next */
     }
     (void)pthread_mutex_unlock(&pool->lock);
   }
@@ -225,11 +265,9 @@ static void ask_for_workers(ac__server *server) {
 /* The server has ended, and its workers with it. False if there will be no
  * other. */
 static bool replace(ac__server *server) {
-  static const char lost[] = "the fork server has ended";
   int32_t status;
   bool is_late = ac__clock_ns() - server->started_ns > RESTART_NS;
-  ac__fd_close(server->socket_fd);
-  server->socket_fd = -1;
+  close_socket(server);
   server->in_flight = 0;
   (void)ac__process_reap(true, server->pid, &status);
   server->restarts = is_late ? 0 : server->restarts + 1;
@@ -238,12 +276,21 @@ static bool replace(ac__server *server) {
   for (ac_pool *pool = server->pools; pool != NULL; pool = pool->next) {
     (void)pthread_mutex_lock(&pool->lock);
     ac__crew_lost(pool);
-    if (!has_another)
-      ac__crew_refuse(pool, lost, sizeof lost - 1);
     ac__tasks_ring(pool);
     (void)pthread_mutex_unlock(&pool->lock);
   }
   return has_another;
+}
+
+/* There is no server: of pools that were in its list, and that joined since. */
+static void refuse_all(ac__server *server) {
+  static const char lost[] = "the fork server has ended";
+  for (ac_pool *pool = server->pools; pool != NULL; pool = pool->next) {
+    (void)pthread_mutex_lock(&pool->lock);
+    ac__crew_refuse(pool, lost, sizeof lost - 1);
+    ac__tasks_ring(pool);
+    (void)pthread_mutex_unlock(&pool->lock);
+  }
 }
 
 static uint64_t tick_all(ac__server *server) {
@@ -261,21 +308,23 @@ static uint64_t tick_all(ac__server *server) {
 
 static void *supervise(void *arg) {
   ac__server *server = arg;
-  bool has_server = true;
   (void)pthread_mutex_lock(&server->lock);
   while (!server->is_stopping) {
+    if (server->is_lost)
+      refuse_all(server);
     uint64_t wait_ns = tick_all(server);
-    if (has_server)
-      ask_for_workers(server);
+    if (!server->is_lost)
+      ask_for_pools(server);
     const int fds[2] = {server->bell_fd, server->socket_fd};
+    int fd_count = server->is_lost ? 1 : 2;
     (void)pthread_mutex_unlock(&server->lock);
-    uint32_t ready = ac__fds_wait(fds, has_server ? 2 : 1,
-                                  wait_ns == 0 ? -1 : (int64_t)wait_ns);
+    uint32_t ready =
+        ac__fds_wait(fds, fd_count, wait_ns == 0 ? -1 : (int64_t)wait_ns);
     (void)pthread_mutex_lock(&server->lock);
     if (ready & 1)
       ac__bell_clear(server->bell_fd);
     if ((ready & 2) && !receive(server))
-      has_server = replace(server);
+      server->is_lost = !replace(server);
   }
   (void)pthread_mutex_unlock(&server->lock);
   return NULL;
@@ -338,37 +387,42 @@ static ac_status make_server(const ac_pool_options *options,
   return AC_OK;
 }
 
+/* Put a pool into a server's list; false if it is an old one that is lost. */
+static bool add_pool(ac__server *server, ac_pool *pool, bool is_new) {
+  (void)pthread_mutex_lock(&server->lock);
+  bool may_join = is_new || !server->is_lost;
+  if (may_join) {
+    pool->server = server;
+    pool->next = server->pools;
+    server->pools = pool;
+  }
+  (void)pthread_mutex_unlock(&server->lock);
+  return may_join;
+}
+
 ac_status ac__server_join(const ac_pool_options *options, ac_pool *pool) {
   ac_status st = AC_OK;
+  pool->id = atomic_fetch_add_explicit(&pool_ids, 1, memory_order_relaxed);
   (void)pthread_once(&once, set_up);
   (void)pthread_mutex_lock(&servers_lock);
   ac__server *server = servers;
   while (server != NULL && (options->server == NULL || server->argv == NULL ||
                             !is_same(server->argv, options->server) ||
-                            server->restarts >= RESTARTS_MAX))
+                            !add_pool(server, pool, false)))
     server = server->next;
   if (server == NULL) {
     st = make_server(options, &server);
     if (st == AC_OK) {
       server->next = servers;
       servers = server;
+      (void)add_pool(server, pool, true);
     }
-  }
-  if (st == AC_OK) {
-    pool->id = atomic_fetch_add_explicit(&pool_ids, 1, memory_order_relaxed);
-    pool->server = server;
-    (void)pthread_mutex_lock(&server->lock);
-    pool->next = server->pools;
-    server->pools = pool;
-    (void)pthread_mutex_unlock(&server->lock);
   }
   (void)pthread_mutex_unlock(&servers_lock);
   return st;
 }
 
-/* A server of one pool ends with it. */
-static void end_server(ac__server *server) {
-  int32_t status;
+static void leave_list(ac__server *server) {
   (void)pthread_mutex_lock(&servers_lock);
   ac__server **at = &servers;
   while (*at != NULL && *at != server)
@@ -376,16 +430,22 @@ static void end_server(ac__server *server) {
   if (*at != NULL)
     *at = server->next;
   (void)pthread_mutex_unlock(&servers_lock);
+}
+
+/* A server that no pool can join any more, and none is in. */
+static void end_server(ac__server *server) {
+  int32_t status;
   (void)pthread_mutex_lock(&server->lock);
   server->is_stopping = true;
   (void)pthread_mutex_unlock(&server->lock);
   ac__bell_ring(server->bell_fd);
   ac__thread_join(server->thread);
-  if (server->socket_fd >= 0) {
-    ac__fd_close(server->socket_fd);
-    server->socket_fd = -1;
+  /* While it is in the list no fork of this process keeps its socket open. */
+  bool has_process = server->socket_fd >= 0;
+  close_socket(server);
+  leave_list(server);
+  if (has_process)
     (void)ac__process_reap(true, server->pid, &status);
-  }
   free_server(server);
 }
 
@@ -397,8 +457,10 @@ void ac__server_leave(ac_pool *pool) {
     at = &(*at)->next;
   if (*at != NULL)
     *at = pool->next;
+  bool is_over =
+      server->argv == NULL || (server->is_lost && server->pools == NULL);
   (void)pthread_mutex_unlock(&server->lock);
   pool->server = NULL;
-  if (server->argv == NULL)
+  if (is_over)
     end_server(server);
 }

@@ -18,10 +18,12 @@ static size_t lines(size_t size_bytes) { return (size_bytes + 63) / 64 * 64; }
 /* Where the parts lie, in bytes from the head. */
 typedef struct layout {
   size_t workers, queue, slots, size_bytes;
+  uint32_t worker_count, slot_count, queue_count;
 } layout;
 
-static layout layout_of(size_t workers, size_t slots, size_t queue) {
-  layout at;
+static layout layout_of(uint32_t workers, uint32_t slots, uint32_t queue) {
+  layout at = {
+      .worker_count = workers, .slot_count = slots, .queue_count = queue};
   at.workers = lines(sizeof(ac__pool_head));
   at.queue = at.workers + workers * sizeof(ac__worker_line);
   at.slots = at.queue + lines(queue * sizeof(uint64_t));
@@ -31,6 +33,9 @@ static layout layout_of(size_t workers, size_t slots, size_t queue) {
 
 static void place(ac__pool_memory *memory, const layout *at) {
   uint8_t *base = memory->control.base;
+  memory->worker_count = at->worker_count;
+  memory->slot_count = at->slot_count;
+  memory->queue_count = at->queue_count;
   memory->head = (ac__pool_head *)(void *)base;
   memory->workers = (ac__worker_line *)(void *)(base + at->workers);
   memory->queue = (_Atomic uint64_t *)(void *)(base + at->queue);
@@ -59,7 +64,7 @@ ac_status ac__pool_memory_create(int workers, uint32_t slot_count,
   uint32_t queue = 64;
   while (queue < 2 * slot_count)
     queue *= 2;
-  layout at = layout_of((size_t)workers, slot_count, queue);
+  layout at = layout_of((uint32_t)workers, slot_count, queue);
   ac_status st = ac__segment_create("allcores-pool", at.size_bytes, false,
                                     &memory.control);
   if (st != AC_OK)
@@ -79,22 +84,22 @@ ac_status ac__pool_memory_create(int workers, uint32_t slot_count,
   return AC_OK;
 }
 
-static const char *fault_of(const ac__segment *control) {
-  const ac__pool_head *head = (const ac__pool_head *)(void *)control->base;
-  if (control->size_bytes < sizeof *head || head->magic != AC__POOL_MAGIC)
+static const char *fault_of(const ac__segment *control, layout *ret_at) {
+  ac__pool_head head; /* a copy: what was checked does not change */
+  if (control->size_bytes < sizeof head)
     return "it is no pool";
-  if (head->version != AC__POOL_VERSION)
+  memcpy(&head, control->base, sizeof head);
+  if (head.magic != AC__POOL_MAGIC)
+    return "it is no pool";
+  if (head.version != AC__POOL_VERSION)
     return "it is another version's";
-  if (head->worker_count < 1 || head->worker_count > AC__WORKERS_MAX ||
-      head->slot_count < 1 || head->slot_count > UINT16_MAX ||
-      head->queue_count < head->slot_count || head->queue_count > 1 << 20 ||
-      (head->queue_count & (head->queue_count - 1)) != 0)
+  if (head.worker_count < 1 || head.worker_count > AC__WORKERS_MAX ||
+      head.slot_count < 1 || head.slot_count > UINT16_MAX ||
+      head.queue_count < head.slot_count || head.queue_count > 1 << 20 ||
+      (head.queue_count & (head.queue_count - 1)) != 0)
     return "its counts make no sense";
-  if (control->size_bytes <
-      layout_of(head->worker_count, head->slot_count, head->queue_count)
-          .size_bytes)
-    return "it is too small";
-  return NULL;
+  *ret_at = layout_of(head.worker_count, head.slot_count, head.queue_count);
+  return control->size_bytes < ret_at->size_bytes ? "it is too small" : NULL;
 }
 
 ac_status ac__pool_memory_open(const int fds[2], ac__pool_memory *ret_memory) {
@@ -102,7 +107,8 @@ ac_status ac__pool_memory_open(const int fds[2], ac__pool_memory *ret_memory) {
   ac_status st = ac__segment_open(fds[0], &memory.control);
   if (st != AC_OK)
     return st;
-  const char *fault = fault_of(&memory.control);
+  layout at = {0};
+  const char *fault = fault_of(&memory.control, &at);
   st = fault == NULL ? AC_OK
                      : ac__fail(AC_E_INVAL, "joining a pool", "",
                                 "descriptor %d: %s", fds[0], fault);
@@ -114,10 +120,6 @@ ac_status ac__pool_memory_open(const int fds[2], ac__pool_memory *ret_memory) {
     ac__pool_memory_close(&memory);
     return st;
   }
-  const ac__pool_head *head =
-      (const ac__pool_head *)(void *)memory.control.base;
-  layout at =
-      layout_of(head->worker_count, head->slot_count, head->queue_count);
   place(&memory, &at);
   *ret_memory = memory;
   return AC_OK;
@@ -131,14 +133,14 @@ void ac__pool_memory_close(ac__pool_memory *memory) {
 /* ---- The queue ----------------------------------------------------------- */
 
 static uint64_t mask_of(const ac__pool_memory *memory) {
-  return memory->head->queue_count - 1;
+  return memory->queue_count - 1;
 }
 
 /* The slot under a queue's entry if it is still pending there; else NULL. */
 static ac__slot *pending_slot(ac__pool_memory *memory, uint64_t entry,
                               uint64_t *ret_state) {
   uint32_t number = (uint32_t)entry;
-  if (number >= memory->head->slot_count)
+  if (number >= memory->slot_count)
     return NULL;
   ac__slot *slot = &memory->slots[number];
   /* acquire: pairs with the release in ac__slot_queue() */
@@ -223,10 +225,10 @@ bool ac__slot_queue(ac__pool_memory *memory, uint32_t number,
   ac__slot *slot = &memory->slots[number];
   uint64_t tail = atomic_load_explicit(&head->tail, memory_order_relaxed);
   if (tail - atomic_load_explicit(&head->head, memory_order_acquire) >=
-      head->queue_count) {
+      memory->queue_count) {
     sweep(memory);
     if (tail - atomic_load_explicit(&head->head, memory_order_acquire) >=
-        head->queue_count)
+        memory->queue_count)
       return false;
   }
   uint32_t sequence = ac__state_sequence(atomic_load_explicit(
@@ -319,7 +321,7 @@ uint32_t ac__done_take(ac__pool_memory *memory) {
   uint32_t at =
       atomic_exchange_explicit(&memory->head->done, 0, memory_order_acquire);
   uint32_t first = 0;
-  uint32_t count = memory->head->slot_count;
+  uint32_t count = memory->slot_count;
   for (uint32_t left = count; at != 0 && at <= count && left > 0; left--) {
     ac__slot *slot = &memory->slots[at - 1];
     uint32_t next = atomic_load_explicit(&slot->next, memory_order_relaxed);
@@ -345,14 +347,14 @@ void ac__workers_wake(ac__pool_memory *memory, uint32_t count) {
   if (count == 1 &&
       atomic_load_explicit(&head->spinner, memory_order_relaxed) != 0)
     return; /* it sees the queue, and passes on what is more */
-  for (uint32_t word = 0; word * 64 < head->worker_count; word++) {
+  for (uint32_t word = 0; word * 64 < memory->worker_count; word++) {
     uint64_t bits =
         atomic_load_explicit(&head->idle[word], memory_order_relaxed);
     for (; bits != 0 && count > 0; bits &= bits - 1) {
       uint64_t bit = bits & -bits;
       uint32_t worker = word * 64 + (uint32_t)__builtin_ctzll(bit);
       /* acq_rel: whoever clears the bit wakes, once */
-      if (worker < head->worker_count &&
+      if (worker < memory->worker_count &&
           (atomic_fetch_and_explicit(&head->idle[word], ~bit,
                                      memory_order_acq_rel) &
            bit)) {
@@ -367,7 +369,7 @@ void ac__workers_wake_all(ac__pool_memory *memory) {
   /* seq_cst: what was queued before the words; pairs with rest_asleep(), which
    * clears its word before it looks */
   atomic_thread_fence(memory_order_seq_cst);
-  for (uint32_t i = 0; i < memory->head->worker_count; i++)
+  for (uint32_t i = 0; i < memory->worker_count; i++)
     wake(&memory->workers[i]);
 }
 
@@ -384,7 +386,7 @@ void ac__worker_forget(ac__pool_memory *memory, uint32_t worker) {
 
 int ac__workers_awake(const ac__pool_memory *memory, int alive) {
   int asleep = 0;
-  for (uint32_t word = 0; word * 64 < memory->head->worker_count; word++)
+  for (uint32_t word = 0; word * 64 < memory->worker_count; word++)
     asleep += __builtin_popcountll(
         atomic_load_explicit(&memory->head->idle[word], memory_order_relaxed));
   return alive > asleep ? alive - asleep : 0;
@@ -401,7 +403,7 @@ static bool has_cause(const ac__pool_memory *memory) {
 static bool rest_spinning(ac__pool_memory *memory, ac__rest *rest) {
   ac__pool_head *head = memory->head;
   uint32_t none = 0;
-  int awake = ac__workers_awake(memory, (int)head->worker_count);
+  int awake = ac__workers_awake(memory, (int)memory->worker_count);
   if (awake + 1 > head->cores)
     return false;
   if (rest->misses >= SPIN_MISSES && rest->skipped++ < SPIN_SKIP)
@@ -460,6 +462,11 @@ void ac__worker_rest(ac__pool_memory *memory, ac__rest *rest) {
 void ac__worker_pass_on(ac__pool_memory *memory) {
   /* seq_cst: `spinner` before the queue; pairs with ac__workers_wake() */
   atomic_thread_fence(memory_order_seq_cst);
-  if (!ac__queue_is_empty(memory))
-    ac__workers_wake(memory, 1);
+  uint64_t queued =
+      atomic_load_explicit(&memory->head->tail, memory_order_relaxed) -
+      atomic_load_explicit(&memory->head->head, memory_order_relaxed);
+  if (queued != 0)
+    ac__workers_wake(memory, queued < memory->worker_count
+                                 ? (uint32_t)queued
+                                 : memory->worker_count);
 }

@@ -175,12 +175,22 @@ static void collect_slot(ac_pool *pool, uint32_t number) {
   if (task == NULL || ac__state_code(state) != AC__SLOT_DONE ||
       worker >= (uint32_t)pool->workers)
     return;
-  task->attempts = (int32_t)ac__state_attempt(state);
+  task->attempts++;
   take_result(pool, task, slot, worker);
 }
 
+/* Somebody may have looked between the workers' list and ours, found neither,
+ * and gone to sleep; the worker's ring may have been before that. */
+static void tell_sleepers(ac_pool *pool) {
+  ac__pool_head *head = pool->memory.head;
+  /* seq_cst: `ended_count` before `waits`; pairs with that in ac_pool_wait() */
+  atomic_thread_fence(memory_order_seq_cst);
+  if (atomic_load_explicit(&head->waits, memory_order_relaxed) != 0)
+    ac__tasks_ring(pool);
+}
+
 void ac__tasks_collect(ac_pool *pool) {
-  uint32_t count = pool->memory.head->slot_count;
+  uint32_t count = pool->memory.slot_count;
   uint32_t at = ac__done_take(&pool->memory);
   uint32_t taken = 0;
   while (at != 0 && at <= count && taken++ < count) {
@@ -189,6 +199,8 @@ void ac__tasks_collect(ac_pool *pool) {
                               memory_order_relaxed);
     collect_slot(pool, number);
   }
+  if (taken > 0)
+    tell_sleepers(pool);
   feed(pool);
 }
 
@@ -211,14 +223,19 @@ static void bury_task(ac_pool *pool, task *task, uint64_t state, int32_t pid,
   uint32_t number = (uint32_t)task->slot;
   task->pid = pid;
   task->exit_status = exit_status;
-  task->attempts = (int32_t)ac__state_attempt(state);
+  task->attempts++; /* the state's count has few bits */
   if (ac__state_code(state) == AC__SLOT_DOOMED) {
     free_slot(pool, task);
     ac__task_end(pool, task, task->end);
     return;
   }
-  if (task->retries > 0 && !pool->is_terminated) {
+  if (task->retries > 0 && !pool->is_terminated && pool->refusal == NULL) {
     task->retries--;
+    /* Of a message that was to be the worker's, it may have been the first. */
+    if (task->in_offset != 0)
+      ac__arena_pass(&pool->memory.arena,
+                     pool->crew[ac__state_worker(state)].owner,
+                     AC__OWNER_PARENT, task->in_offset, task->in_bytes);
     if (queue(pool, number, (uint32_t)task->attempts)) {
       ac__workers_wake(&pool->memory, 1);
       return;
@@ -231,7 +248,7 @@ static void bury_task(ac_pool *pool, task *task, uint64_t state, int32_t pid,
 void ac__tasks_bury(ac_pool *pool, uint32_t worker, int32_t pid,
                     int32_t exit_status) {
   ac__tasks_collect(pool); /* what it has told of */
-  for (uint32_t i = 0; i < pool->memory.head->slot_count; i++) {
+  for (uint32_t i = 0; i < pool->memory.slot_count; i++) {
     task *task = pool->slot_tasks[i];
     if (task == NULL)
       continue;
@@ -256,7 +273,7 @@ void ac__tasks_drop(ac_pool *pool, ac_task_end end) {
     ac__task_end(pool, task, end);
   }
   pool->backlog_end = &pool->backlog;
-  for (uint32_t i = 0; i < pool->memory.head->slot_count; i++) {
+  for (uint32_t i = 0; i < pool->memory.slot_count; i++) {
     task *task = pool->slot_tasks[i];
     if (task == NULL || !ac__slot_cancel(&pool->memory.slots[i]))
       continue;
@@ -278,7 +295,7 @@ bool ac__task_doom(ac_pool *pool, task *task, ac_task_end end) {
     pool->limited++;
   task->doomed_ns = ac__clock_ns();
   task->end = end;
-  ac__crew_kill(pool, worker, SIGTERM);
+  (void)ac__crew_kill(pool, worker, SIGTERM);
   ac__server_ring(pool->server);
   return true;
 }
@@ -290,16 +307,15 @@ static void press(ac_pool *pool, task *task, uint64_t now_ns) {
                                         memory_order_relaxed);
   uint32_t worker = ac__state_worker(state);
   bool is_late = now_ns > task->doomed_ns + TERM_NS;
-  if (worker < (uint32_t)pool->workers && !task->is_killed) {
-    ac__crew_kill(pool, worker, is_late ? SIGKILL : SIGTERM);
-    task->is_killed = is_late;
-  }
+  if (worker < (uint32_t)pool->workers && !task->is_killed)
+    task->is_killed =
+        ac__crew_kill(pool, worker, is_late ? SIGKILL : SIGTERM) && is_late;
 }
 
 uint64_t ac__tasks_check_limits(ac_pool *pool, uint64_t now_ns) {
   if (pool->limited == 0)
     return 0;
-  for (uint32_t i = 0; i < pool->memory.head->slot_count; i++) {
+  for (uint32_t i = 0; i < pool->memory.slot_count; i++) {
     task *task = pool->slot_tasks[i];
     if (task == NULL || (task->limit_ns == 0 && task->doomed_ns == 0))
       continue;

@@ -108,8 +108,8 @@ typedef struct ac__pool_head {
 
   alignas(64) _Atomic uint32_t spinner; /* worker number + 1 that spins */
   _Atomic uint32_t is_closing;          /* end when nothing is queued */
-  _Atomic uint64_t refused_offset;      /* text of a `begin` that failed */
-  _Atomic uint64_t refused_bytes;       /* written before the offset */
+  /* In the arena: size and text of a `begin` that failed; 0 = none has. */
+  _Atomic uint64_t refused_offset;
   _Atomic uint64_t idle[AC__WORKERS_MAX / 64]; /* bit i: worker i sleeps */
 } ac__pool_head;
 
@@ -119,6 +119,8 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
 /* One process's view of a pool's memory. */
 typedef struct ac__pool_memory {
   ac__segment control, arena;
+  /* The head's, once they were checked: those may be written over. */
+  uint32_t worker_count, slot_count, queue_count;
   ac__pool_head *head;
   ac__worker_line *workers;
   _Atomic uint64_t *queue; /* slot number, its sequence above */

@@ -170,20 +170,22 @@ static void run_task(ac_worker_link *link, ac__slot *slot) {
 
 /* No worker can begin: leave the reason for the parent. */
 static void refuse(ac_worker_link *link, ac_bytes text) {
-  ac__pool_head *head = link->memory.head;
-  uint64_t offset, none = 0;
-  size_t size_bytes = text.size_bytes > 0 ? text.size_bytes : 1;
-  if (ac__arena_take(&link->memory.arena, AC__OWNER_PARENT, size_bytes,
+  ac__segment *arena = &link->memory.arena;
+  uint64_t offset, none = 0, size_bytes = text.size_bytes;
+  if (text.size_bytes > SIZE_MAX - AC__STORED_HEAD ||
+      ac__arena_take(arena, link->owner, text.size_bytes + AC__STORED_HEAD,
                      &offset) != AC_OK)
     return;
+  memcpy(arena->base + offset, &size_bytes, sizeof size_bytes);
   if (text.size_bytes > 0)
-    memcpy(link->memory.arena.base + offset, text.data, text.size_bytes);
-  if (!atomic_compare_exchange_strong_explicit(&head->refused_bytes, &none,
-                                               size_bytes, memory_order_relaxed,
-                                               memory_order_relaxed))
-    return; /* another was first */
-  /* release: pairs with the acquire in refusal_of() */
-  atomic_store_explicit(&head->refused_offset, offset, memory_order_release);
+    memcpy(arena->base + offset + AC__STORED_HEAD, text.data, text.size_bytes);
+  /* release: pairs with the acquire in take_refusal(). The pages stay this
+   * worker's: the parent has read them when it frees them. */
+  if (!atomic_compare_exchange_strong_explicit(
+          &link->memory.head->refused_offset, &none, offset,
+          memory_order_release, memory_order_relaxed))
+    ac__arena_give(arena, link->owner, offset, /* another was first */
+                   text.size_bytes + AC__STORED_HEAD);
 }
 
 static ac_status begin(ac_worker_link *link) {
@@ -236,10 +238,10 @@ ac_status ac_worker_serve(const int memory_fds[2], int number,
   ac_status st = ac__pool_memory_open(memory_fds, &link.memory);
   if (st != AC_OK)
     return st;
-  if (number < 0 || (uint32_t)number >= link.memory.head->worker_count) {
+  if (number < 0 || (uint32_t)number >= link.memory.worker_count) {
     st = ac__fail(AC_E_INVAL, "ac_worker_serve",
                   "Give the number that the fork server was given.",
-                  "worker %d of %u", number, link.memory.head->worker_count);
+                  "worker %d of %u", number, link.memory.worker_count);
     goto out;
   }
   link.number = (uint32_t)number;
