@@ -19,7 +19,7 @@ Knows nothing of: backends, nesting, what is printed.
 import threading
 import time
 from collections import deque
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, islice
 
 from allcores._tasks import Failed
@@ -158,6 +158,9 @@ class Run:
         self.max_unread = max_unread
         self.report = report
         self.kills = workers.kind == "processes"
+        self.submit = workers.submit
+        if self.kills:  # an array that several tasks are given is copied once
+            self.submit = partial(workers.submit, share={})
 
         if amount is None:
             tasks = list(tasks)
@@ -273,7 +276,7 @@ class Run:
             room = min(room, self.first_amount - self.dispatched)
         if room <= 0 or self.exhausted:
             return
-        results, add, submit = self.results, self.out.add, self.workers.submit
+        results, add, submit = self.results, self.out.add, self.submit
         note, retries = self.finished.append, self.retries
         place = first = len(results)
         call = None
@@ -389,7 +392,7 @@ class Run:
         except (TypeError, ValueError):
             check_calls(calls)
             raise
-        ticket = self.workers.submit(
+        ticket = self.submit(
             mode,
             function,
             data,

@@ -41,6 +41,7 @@ _DONE, _CANCELLED, _DIED, _TIMEOUT, _REFUSED, _NOMEM = range(6)
 _RUNNING = 2
 
 SHARED_BYTES = 1 << 20  # smaller buffers are copied for each task
+SHARED_MOST = 8  # copies that a call keeps for its later tasks
 
 _PROGRAM = (
     "import sys; sys.path[0] = {folder!r}; "
@@ -157,6 +158,8 @@ class ProcessWorkers(Workers):
         name = (id(buffer.obj), buffer.nbytes)
         known = share.get(name)
         if known is None:
+            if len(share) >= SHARED_MOST:
+                del share[next(iter(share))]
             # The buffer is kept so that no other object gets its number.
             known = share[name] = (self._pool.keep(buffer), buffer)
         return known[0]

@@ -66,9 +66,12 @@ def _plain_filters(filters):
 
 
 def _parent_names():
+    """The name, number and key by which multiprocessing knows this process."""
     process = sys.modules.get("multiprocessing.process")
-    name = process.current_process().name if process is not None else "MainProcess"
-    return name, os.getpid()
+    if process is None:
+        return "MainProcess", os.getpid(), None
+    current = process.current_process()
+    return current.name, os.getpid(), bytes(current.authkey)
 
 
 def _main_file():
@@ -224,36 +227,31 @@ class _Identity:
         return spec
 
     def apply(self, process):
-        name, pid = self.parent
+        import itertools
+
+        name, pid, key = self.parent
 
         class Worker(process.BaseProcess):
             """A worker process of allcores."""
 
-            def __init__(self, identity, name):
-                self._identity = identity
-                self._config = {"authkey": b"", "semprefix": "/mp", "daemon": True}
+            def __init__(self, number, config):
+                self._identity = (number,)
+                self._config = config
                 self._parent_pid = pid
-                self._parent_name = parent_name
+                self._parent_name = name
                 self._popen = None
                 self._closed = False
                 self._target = None
                 self._args = ()
                 self._kwargs = {}
-                self._name = name
+                self._name = f"AllcoresWorker-{number}"
 
-        parent_name = name
-        config = process.current_process()._config
-        current = Worker((self.number + 1,), f"AllcoresWorker-{self.number + 1}")
-        current._config = dict(config, daemon=True)
-        process._current_process = current
-        process._process_counter = iter_count()
+        config = dict(process.current_process()._config, daemon=True)
+        if key is not None:
+            config["authkey"] = process.AuthenticationString(key)
+        process._current_process = Worker(self.number + 1, config)
+        process._process_counter = itertools.count(1)
         process._parent_process = process._ParentProcess(name, pid, _lifeline())
-
-
-def iter_count():
-    import itertools
-
-    return itertools.count(1)
 
 
 def _lifeline():

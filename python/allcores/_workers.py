@@ -172,7 +172,16 @@ class Workers:
     # ---- What subclasses do -------------------------------------------------
 
     def submit(
-        self, mode, function, data, *, timeout=None, retries=0, on_done=None, tag=None
+        self,
+        mode,
+        function,
+        data,
+        *,
+        timeout=None,
+        retries=0,
+        on_done=None,
+        tag=None,
+        share=None,
     ):
         """Hand over a task. Returns its `Ticket` at once.
 
@@ -186,6 +195,10 @@ class Workers:
         retries : int
             How often a task whose worker process died is begun again before it fails
             with WorkerDiedError.
+        share : dict, optional
+            The same one for several tasks: a large array that more than one of them is
+            given is then copied once, as it is at the first. It is the workers' to
+            fill. Worker processes only; threads share what they are given anyway.
         on_done : callable, optional
             Called with the ticket, by the thread that takes it in, right after
             `done`. Must not raise and must not block.

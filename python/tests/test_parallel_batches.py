@@ -43,7 +43,16 @@ class Held(Workers):
         self.on_sleep = self.run_one
 
     def submit(
-        self, mode, function, data, *, timeout=None, retries=0, on_done=None, tag=None
+        self,
+        mode,
+        function,
+        data,
+        *,
+        timeout=None,
+        retries=0,
+        on_done=None,
+        tag=None,
+        share=None,
     ):
         ticket = Ticket(self, on_done, tag)
         ticket._key = mode, function, data
