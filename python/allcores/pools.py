@@ -148,15 +148,18 @@ class Pool:
         )
 
     def __del__(self, _warn=warnings.warn, _getpid=os.getpid):
-        if self._state == RUN and self._pid == _getpid():
+        if self._workers is None or self._pid != _getpid():
+            return
+        if self._state == RUN:
             _warn(
                 f"unclosed running multiprocessing pool {self!r}: leave it through "
                 "'with', or close() and join() it",
                 ResourceWarning,
                 source=self,
             )
-        if self._workers is not None:
-            self._due.put(None)
+        # Neither blocks: what is out has kept the pool, so there is nothing to wait for.
+        self._due.put(None)
+        self._workers.close()
 
     def __repr__(self):
         cls = type(self)

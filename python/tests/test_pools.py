@@ -1,7 +1,6 @@
 """Pool and ThreadPool: multiprocessing's calls, and what goes beyond them."""
 
 import gc
-import importlib.util
 import itertools
 import multiprocessing
 import os
@@ -15,18 +14,16 @@ import warnings
 import weakref
 
 import pytest
+from allcores._results import RUN
 from allcores._workers import MAP, InitializerError
 from allcores.pools import OUT_MAX, AsyncResult, Pool, ThreadPool
 
-PROCESSES = importlib.util.find_spec("allcores._processes") is not None
 KINDS = {"threads": ThreadPool, "processes": Pool}
 
 
 @pytest.fixture(params=KINDS)
 def make(request):
     """Make pools of each kind; they are ended after the test."""
-    if request.param == "processes" and not PROCESSES:
-        pytest.skip("worker processes are not there yet")
     yield from ended(KINDS[request.param])
 
 
@@ -536,7 +533,7 @@ def test_join_waits_for_the_callbacks_and_may_be_called_by_one(pool):
 
     results = [pool.apply_async(square, (i,), callback=got.append) for i in range(20)]
     pool.apply_async(square, (50,), callback=end)
-    while pool._state == "RUN":
+    while pool._state == RUN:
         pass
     pool.join()
     assert sorted(got) == sorted([*(i * i for i in range(20)), 2500])
