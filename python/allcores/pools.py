@@ -120,6 +120,7 @@ class Pool:
                 f"workers that stay, not {maxtasksperchild!r}"
             )
         self._pid = os.getpid()
+        self._has_initializer = initializer is not None
         self._lock = threading.RLock()
         self._feeders = []  # threads that read imap's iterables
         self._expected = set()  # results whose callbacks have not returned
@@ -157,7 +158,7 @@ class Pool:
                 ResourceWarning,
                 source=self,
             )
-        # Neither blocks: what is out has kept the pool, so there is nothing to wait for.
+        # Neither blocks: tasks that are out would have kept the pool.
         self._due.put(None)
         self._workers.close()
 
@@ -346,7 +347,7 @@ class Pool:
         with self._lock:
             self._feeders.remove(feeder)
             if self._state == CLOSE and not self._feeders:
-                self._workers.close()
+                self._close_workers()
 
     # ---- Its end ----
 
@@ -357,7 +358,18 @@ class Pool:
                 self._state = CLOSE
                 # Else the last of the threads that still hand over closes.
                 if not self._feeders and self._pid == os.getpid():
-                    self._workers.close()
+                    self._close_workers()
+
+    def _close_workers(self):
+        # Workers that are still to be started would not be, without tasks; in
+        # multiprocessing the initializer runs in each, come what may.
+        if self._has_initializer and len(self._workers.pids()) < self._processes:
+            try:
+                for _ in range(self._processes):
+                    self._workers.submit(CALL, int, ((), {}))
+            except RuntimeError:
+                pass  # the initializer has raised
+        self._workers.close()
 
     def terminate(self):
         """End at once. Results that are out raise RuntimeError from `get`."""
@@ -496,6 +508,9 @@ class ThreadPool(Pool):
         from allcores._threads import ThreadWorkers
 
         return ThreadWorkers(count, initializer=initializer, initargs=initargs)
+
+    def _close_workers(self):
+        self._workers.close()
 
     def _help(self, tickets):
         self._workers.help(tickets)

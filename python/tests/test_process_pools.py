@@ -98,6 +98,20 @@ def test_what_an_initializer_sets_as_a_global_is_seen_by_the_tasks(processes):
     assert pool.map(recall, range(10), 1) == [(i, 3, 4) for i in range(10)]
 
 
+def test_the_initializer_runs_in_each_worker_even_if_no_call_comes(processes):
+    runs = multiprocessing.get_context("spawn").Value("i", 0)
+
+    def count(runs):
+        with runs.get_lock():
+            runs.value += 1
+
+    for _ in range(20):
+        pool = processes(2, count, (runs,))
+        pool.close()
+        pool.join()
+    assert runs.value == 40
+
+
 def remember(*given):
     global remembered
     remembered = given
