@@ -36,6 +36,11 @@ typedef struct ac__token {
   uint32_t generation; /**< of fork, in which it was taken */
 } ac__token;
 
+/** What a thread that entered by itself holds: one a thread, whoever of the
+ * library took it. Zeroed = nothing was ever taken. */
+extern _Thread_local ac__token ac__own_token
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
 /** The calling thread's word. Reads /proc once a thread: keep it. */
 uint64_t ac__ledger_word(void);
 

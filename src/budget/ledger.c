@@ -25,6 +25,8 @@
  */
 #include "budget/ledger.h"
 
+_Thread_local ac__token ac__own_token;
+
 /* ---- Entries ------------------------------------------------------------- */
 
 /* Put `word` into a free entry. @return false if it was not free. */

@@ -14,6 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define IDLE_NS UINT64_C(60000000000) /* free pages may stay so long unused */
+#define TRIM_NS UINT64_C(30000000000) /* between two looks for such */
+
 enum {
   EARLY_DEATHS_MAX = 5,
   RETRY_NS = 100000000, /* after a fork was refused */
@@ -247,6 +250,24 @@ void ac__crew_lost(ac_pool *pool) {
   (void)pthread_cond_broadcast(&pool->crew_changed);
 }
 
+void ac__pool_note_pages(ac_pool *pool) {
+  if (pool->trim_ns != 0)
+    return;
+  pool->trim_ns = ac__clock_ns() + TRIM_NS;
+  ac__server_ring(pool->server);
+}
+
+/* Give back to the system what the arena has not needed for a minute. */
+static void trim(ac_pool *pool, uint64_t now_ns) {
+  ac__arena_use use;
+  if (pool->trim_ns == 0 || now_ns < pool->trim_ns)
+    return;
+  ac__arena_trim(&pool->memory.arena, IDLE_NS);
+  ac__arena_usage(&pool->memory.arena, &use);
+  pool->trim_ns =
+      use.warm_bytes != 0 || pool->unfinished != 0 ? now_ns + TRIM_NS : 0;
+}
+
 uint64_t ac__pool_tick(ac_pool *pool, uint64_t now_ns) {
   ac__tasks_collect(pool);
   uint64_t due_ns = ac__tasks_check_limits(pool, now_ns);
@@ -255,6 +276,9 @@ uint64_t ac__pool_tick(ac_pool *pool, uint64_t now_ns) {
     due_ns = now_ns + TICK_NS;
   if (pool->retry_ns > now_ns && (due_ns == 0 || due_ns > pool->retry_ns))
     due_ns = pool->retry_ns;
+  trim(pool, now_ns);
+  if (pool->trim_ns != 0 && (due_ns == 0 || due_ns > pool->trim_ns))
+    due_ns = pool->trim_ns;
   ac__tasks_ring(pool);
   return due_ns;
 }

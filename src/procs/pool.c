@@ -326,6 +326,8 @@ ac_status ac_pool_submit(ac_pool *pool, const ac_message *message,
     free(task);
     return st;
   }
+  if (task->in_offset != 0)
+    ac__pool_note_pages(pool);
   *ret_key = task->key;
   *pool->backlog_end = task;
   pool->backlog_end = &task->next;

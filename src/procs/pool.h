@@ -93,6 +93,7 @@ struct ac_pool {
   uint32_t next_owner;
   int early_deaths; /* in a row, of workers that were not ready */
   int32_t early_status;
+  uint64_t trim_ns;  /* when to look next for pages to give back; 0 = never */
   uint64_t retry_ns; /* no worker could be forked: not before */
   bool is_closing, is_terminated;
   const char *refusal; /* no worker can begin: why; set once */
@@ -151,6 +152,9 @@ void ac__crew_refuse(ac_pool *pool, const char *text, size_t size_bytes);
 /* Send a signal, soon. False if the worker's process is not known yet, or gone.
  */
 bool ac__crew_kill(ac_pool *pool, uint32_t worker, int signal_number);
+
+/* Pages of the arena are in use, and will be free and warm. */
+void ac__pool_note_pages(ac_pool *pool);
 
 /* The supervisor's look at a pool; returns when to look again, 0 = never. */
 uint64_t ac__pool_tick(ac_pool *pool, uint64_t now_ns);

@@ -153,6 +153,7 @@ static void take_result(ac_pool *pool, task *task, ac__slot *slot,
     end = AC_TASK_NOMEM;
     task->out_offset = 0;
   } else if (slot->out_offset != 0) {
+    ac__pool_note_pages(pool);
     ac__arena_pass(&pool->memory.arena, pool->crew[worker].owner,
                    AC__OWNER_PARENT, slot->out_offset, task->out_bytes);
   } else if (task->out_bytes > AC__INLINE_BYTES ||

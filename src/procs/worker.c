@@ -11,6 +11,7 @@
  * Knows nothing of: how it was started, what the messages say.
  */
 #include "base/status.h"
+#include "budget/budget.h"
 #include "procs/envelope.h"
 #include "procs/slots.h"
 
@@ -202,12 +203,32 @@ static ac_status begin(ac_worker_link *link) {
   return st;
 }
 
+/* A worker was asked for by number, so it runs in any case: it holds a core of
+ * the ledger, or is in debt, while it is awake. */
+static void hold_core(void) {
+  ac__token_enter(&ac__own_token, ac__ledger_word());
+}
+
+static void before_sleep(void *ctx) {
+  const ac_worker_link *link = ctx;
+  if (link->ops->before_sleep != NULL)
+    link->ops->before_sleep(link->ops->ctx);
+  ac__token_release(&ac__own_token);
+}
+
+static void after_sleep(void *ctx) {
+  const ac_worker_link *link = ctx;
+  hold_core();
+  if (link->ops->after_sleep != NULL)
+    link->ops->after_sleep(link->ops->ctx);
+}
+
 static void run_tasks(ac_worker_link *link) {
   const ac__pool_head *head = link->memory.head;
   ac__rest rest = {.worker = link->number,
-                   .before_sleep = link->ops->before_sleep,
-                   .after_sleep = link->ops->after_sleep,
-                   .ctx = link->ops->ctx};
+                   .before_sleep = before_sleep,
+                   .after_sleep = after_sleep,
+                   .ctx = link};
   int64_t left = head->tasks_a_worker;
   for (;;) {
     ac__slot *slot = ac__slot_claim(&link->memory, link->number);
@@ -251,7 +272,9 @@ ac_status ac_worker_serve(const int memory_fds[2], int number,
   if (st != AC_OK)
     goto out;
   atomic_store_explicit(&line->is_ready, 1, memory_order_relaxed);
+  hold_core();
   run_tasks(&link);
+  ac__token_release(&ac__own_token);
 out:
   free(link.buffers);
   ac__pool_memory_close(&link.memory);

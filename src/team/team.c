@@ -67,7 +67,7 @@ static void thread_end(void *unused) {
   (void)unused;
   if (self->generation != ac__generation())
     return;
-  ac__token_release(&self->token);
+  ac__token_release(&ac__own_token);
   pthread_mutex_lock(&own_lock);
   drop_dead(self);
   while (self->own != NULL) {
@@ -405,15 +405,15 @@ static ac_worker *own_place(ac__self *self, ac_team *team) {
   return take_place(self, team);
 }
 
-/* The thread holds a core for as long as it lives, from its first region on;
- * helpers of a team hold theirs there. */
+/* The thread holds a core for as long as it lives, from its first region on (a
+ * worker process's, while it is awake); helpers of a team hold theirs there. */
 static void renew_token(ac__self *self) {
   if (self->is_helper)
     return;
-  if (self->token.word == 0)
-    ac__token_enter(&self->token, ac__ledger_word());
+  if (ac__own_token.word == 0)
+    ac__token_enter(&ac__own_token, ac__ledger_word());
   else
-    ac__token_renew(&self->token);
+    ac__token_renew(&ac__own_token);
 }
 
 static void set_frame(ac_worker *worker, ac__frame *frame) {
@@ -426,7 +426,7 @@ static bool enter_from_outside(ac__self *self, ac_team *team,
                                ac__visit *ret_visit) {
   if (self->worker == NULL && self->generation != ac__generation()) {
     self->own = NULL;
-    self->token = (ac__token){0};
+    ac__own_token = (ac__token){0};
     self->is_helper = false;
     self->generation = ac__generation();
   }

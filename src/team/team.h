@@ -21,7 +21,6 @@ typedef struct ac__self {
   ac_worker *own;      /* its guest places, one a team that it has visited */
   uint32_t generation; /* of fork, when the above were written */
   bool is_helper;      /* the thread is some team's, and holds a token there */
-  ac__token token;     /* other threads': taken at the first region */
   ac_poll_fn poll;
   void *poll_ctx;
   uint64_t poll_due_ns;
