@@ -18,6 +18,7 @@ Knows nothing of: how tasks travel, worker processes.
 """
 
 import atexit
+import os
 import threading
 import time
 import weakref
@@ -353,10 +354,24 @@ class _Core:
         return self.broken
 
     def close(self):
+        """Take no more tasks; those that there are end by themselves."""
         self.is_shut = True
         self.workers.close()
         if self.workers.outstanding:
             self.workers.watch()
+
+    def join(self):
+        """Take no more tasks; return once all have ended, and what they call."""
+        self.is_shut = True
+        self.workers.close()
+        self.workers.join()
+        # The watching thread may be about to settle some.
+        for future in list(self.futures):
+            try:
+                future.exception()
+            except BaseException:
+                pass
+        self.callbacks.join()
 
 
 class _Submitting(_Executor):
@@ -615,16 +630,10 @@ class Executor(_Submitting):
         core.is_shut = True
         if cancel_futures:
             _cancel(list(core.futures))
-        core.close()
         if wait:
-            core.workers.join()
-            # A future may be about to be settled by the watching thread.
-            for future in list(core.futures):
-                try:
-                    future.exception()
-                except BaseException:
-                    pass
-            core.callbacks.join()
+            core.join()
+        else:
+            core.close()
 
     def terminate_workers(self):
         """End the worker processes at once.
@@ -691,11 +700,10 @@ def _at_exit():
     _is_exiting = True
     for core in list(_cores):
         try:
-            core.close()
-            core.workers.join()
-            core.callbacks.join()
+            core.join()
         except Exception:  # workers of a parent process
             pass
 
 
 atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_cores.clear)  # they are the parent's to end

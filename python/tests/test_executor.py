@@ -668,6 +668,17 @@ def test_a_running_task_can_be_stopped_or_timed_out():
 
 
 @needs_processes
+@pytest.mark.parametrize("method", ["forkserver", "fork", "spawn"])
+def test_executors_follow_one_another_under_every_start_method(method):
+    executors = []
+    for _ in range(3):
+        executors.append(Executor(2, method))
+        futures = [executors[-1].submit(abs, -i) for i in range(20)]
+        executors[-1].shutdown()
+        assert [f.result(0) for f in futures] == list(range(20))
+
+
+@needs_processes
 def test_a_lambda_and_its_refusal_travel():
     with Executor(1) as executor:
         assert list(executor.map(lambda x: x * x, range(5))) == [0, 1, 4, 9, 16]
