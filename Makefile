@@ -49,8 +49,8 @@ $$(VENV)/.tools-$(1): scripts/tools-$(1).txt $$(VENV)/.made
 	@$$(PIP) install --quiet -r $$<
 	@touch $$@
 endef
-$(foreach set,build test lint docs,$(eval $(call tools,$(set))))
-$(VENV)/.tools-test $(VENV)/.tools-lint $(VENV)/.tools-docs: $(VENV)/.tools-build
+$(foreach set,build package test lint docs,$(eval $(call tools,$(set))))
+$(foreach set,package test lint docs,$(VENV)/.tools-$(set)): $(VENV)/.tools-build
 
 # The package, installed from a wheel as a user's would be. Made again when one
 # of its files changed, came or went.
@@ -62,7 +62,7 @@ build/package.list: FORCE
 	@printf '%s\n' $(package_files) >$@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
-$(VENV)/.package: build/package.list $(package_files) $(VENV)/.tools-build
+$(VENV)/.package: build/package.list $(package_files) $(VENV)/.tools-package
 	@echo 'building and installing the package'
 	@[ $(VENV)/.made -ot build/wheel ] || rm -rf build/wheel
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --no-build-isolation \

@@ -14,7 +14,7 @@ for python; do
   PYTHON=$python scripts/venv.sh "$dir/venv" || exit 1
   if ! "$dir/venv/bin/python" -m pip install --quiet \
     --disable-pip-version-check -r scripts/tools-build.txt \
-    -r scripts/tools-test.txt ||
+    -r scripts/tools-package.txt -r scripts/tools-test.txt ||
     ! PATH="$PWD/$dir/venv/bin:$PATH" "$dir/venv/bin/python" -m pip install \
       --quiet --no-build-isolation --no-deps --force-reinstall \
       --disable-pip-version-check \

@@ -13,19 +13,27 @@ import allcores as ac
 import numpy as np
 import pytest
 
+HEAVY = {"numpy", "multiprocessing", "ctypes", "asyncio", "cloudpickle", "tqdm"}
 
-def test_importing_starts_no_thread_and_no_process_and_no_numpy(run_python):
-    script = """
+
+@pytest.mark.parametrize(
+    "names, modules",
+    [("ac.__all__", HEAVY), ("()", HEAVY | {"threading", "concurrent", "pickle"})],
+    ids=["with every name", "alone"],
+)
+def test_importing_starts_no_thread_and_no_process_and_no_numpy(
+    names, modules, run_python
+):
+    script = f"""
         import os, sys
         before = set(sys.modules)
         import allcores as ac
-        for name in ac.__all__:
+        for name in {names}:
             getattr(ac, name)
         ac.info(), ac.cpu_count(), ac.get_num_threads(), ac.counters()
         print(len(os.listdir("/proc/self/task")))
-        print(open(f"/proc/self/task/{os.getpid()}/children").read().split())
-        print({m.split(".")[0] for m in set(sys.modules) - before} & {"numpy",
-              "threading", "multiprocessing", "concurrent", "ctypes", "asyncio"})
+        print(open(f"/proc/self/task/{{os.getpid()}}/children").read().split())
+        print({{m.split(".")[0] for m in set(sys.modules) - before}} & {modules})
     """
     assert run_python(script) == "1\n[]\nset()\n"
 

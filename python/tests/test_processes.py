@@ -479,6 +479,30 @@ def test_sleepers_with_a_closure_run_from(start, run_python, tmp_path):
     assert done.stderr == ""
 
 
+CELLS = [
+    "import time, allcores as ac\nseconds = 0.05",
+    "def sleep(i):\n    print('task', i)\n    time.sleep(seconds)\n    return i",
+    "sum(ac.Parallel(n_jobs=10)(ac.delayed(sleep)(i) for i in range(10)))",
+    "def sleep(i):\n    return -i",
+    "sum(ac.Parallel(n_jobs=10)(ac.delayed(sleep)(i) for i in range(10)))",
+]
+
+
+def test_sleepers_with_a_closure_run_in_a_notebook_and_their_prints_are_seen():
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS]
+    )
+    nbclient.NotebookClient(notebook, timeout=PATIENCE, kernel_name="python3").execute()
+    outputs = notebook.cells[2].outputs
+    printed = "".join(out.text for out in outputs if out.output_type == "stream")
+    assert sorted(printed.splitlines()) == [f"task {i}" for i in range(10)]
+    assert outputs[-1].data["text/plain"] == "45"
+    assert notebook.cells[4].outputs[-1].data["text/plain"] == "-45"
+
+
 def test_many_threads_may_submit_and_wait_at_once(workers):
     failures = []
 

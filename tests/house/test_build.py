@@ -59,3 +59,11 @@ def test_the_package_holds_every_python_file_and_extension():
     extensions = [path for path in c_files("python/ext") if path.suffix == ".c"]
     files = package + extensions
     assert missing(files, "python/meson.build", "python/ext/meson.build") == []
+
+
+def test_what_the_package_needs_is_what_make_installs():
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    listed = re.search(r"^dependencies = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    needs = set(re.findall(r'"([^"]+)"', listed.group(1)))
+    lines = (ROOT / "scripts" / "tools-package.txt").read_text("utf-8").splitlines()
+    assert {line for line in lines if line and not line.startswith("#")} == needs
