@@ -176,7 +176,7 @@ TEST("what leaves its envelope or the arena is refused") {
   CHECK(!READ(64, 0, 1, AC__IN_ARENA | 1, 256));
   CHECK(!READ(64, 0, 1, AC__IN_ARENA | 257, 0));
   CHECK(!READ(64, 0, 1, UINT64_MAX, 1));
-  CHECK(!READ(64, 0, 3, 32, 1, 32, 1));
+  CHECK(!READ(64, 0, 4, 32, 1, 32, 1)); /* records beyond its end */
 #undef READ
 }
 

@@ -160,12 +160,20 @@ static void move_head(ac__pool_memory *memory, uint64_t position) {
                                           memory_order_relaxed);
 }
 
+/* Are there entries from `position` on? More than the queue holds are none: the
+ * head has moved meanwhile, or has been written over. */
+static bool has_entries(const ac__pool_memory *memory, uint64_t position,
+                        uint64_t tail) {
+  return tail != position && tail - position <= memory->queue_count;
+}
+
 ac__slot *ac__slot_claim(ac__pool_memory *memory, uint32_t worker) {
   ac__pool_head *head = memory->head;
   for (;;) {
     uint64_t position = atomic_load_explicit(&head->head, memory_order_acquire);
     /* acquire: pairs with the release in ac__slot_queue() */
-    if (position == atomic_load_explicit(&head->tail, memory_order_acquire))
+    uint64_t tail = atomic_load_explicit(&head->tail, memory_order_acquire);
+    if (!has_entries(memory, position, tail))
       return NULL;
     /* relaxed: published by `tail`. An entry that was written anew since is
      * that of a younger slot, which may be claimed as well. */
@@ -195,7 +203,7 @@ static void sweep(ac__pool_memory *memory) {
   for (;;) {
     uint64_t position = atomic_load_explicit(&head->head, memory_order_acquire);
     uint64_t state;
-    if (position == tail ||
+    if (!has_entries(memory, position, tail) ||
         pending_slot(
             memory,
             atomic_load_explicit(&memory->queue[position & mask_of(memory)],
