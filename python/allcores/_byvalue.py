@@ -397,8 +397,12 @@ class Pickler(pickle.Pickler):
             more["__globals__"] = {n: there[n] for n in names if n in there}
         if function.__dict__:
             more["__dict__"] = dict(function.__dict__)
-        if function.__annotations__:
-            more["__annotations__"] = function.__annotations__
+        try:
+            annotations = function.__annotations__
+        except Exception:  # since Python 3.14 they are evaluated here, and may fail
+            annotations = None
+        if annotations:
+            more["__annotations__"] = annotations
         if function.__qualname__ != getattr(code, "co_qualname", None):
             more["__qualname__"] = function.__qualname__
         if function.__module__ != there.get("__name__"):

@@ -72,6 +72,8 @@ _RESULT = struct.Struct("<?xxxid")
 
 INBAND_BYTES = 2048  # a smaller buffer travels in its pickle
 VIEW_BITS = 20  # a buffer of 2**20 bytes or more is not copied by the worker
+_DIGESTED_BYTES = 16384  # the parent remembers a larger blob by its digest
+_COMPARED_BYTES = 1 << 25  # and a global that is larger, only by that
 _CACHED = 512  # so many functions, and environments, a worker keeps loaded
 
 _MISSING = object()
@@ -300,7 +302,16 @@ class Sender:
                 sent = dumps(data, 5, buffer_callback=buffers.append)
             except Exception:
                 return self._pack_rich(mode, function, data, view_bits)
-            if not buffers and b"\x93" not in sent:
+            if b"\x93" not in sent or not names_stranger(sent):
+                if not buffers:
+                    return head + sent, buffers
+                sorter = _Sorter()
+                if any(map(sorter, buffers)):  # some belong into the pickle
+                    sent, buffers = _plain(data)
+                else:
+                    buffers = sorter.raws
+                if view_bits != VIEW_BITS:
+                    head = b"%b%c%b" % (head[:2], view_bits, head[3:])
                 return head + sent, buffers
         return self._pack_rich(mode, function, data, view_bits)
 
@@ -449,6 +460,8 @@ class Sender:
         entries = tuple(entries.items())
         key = self._environments.get(entries)
         if key is None:
+            if len(self._environments) >= 4096:
+                self._environments.clear()
             key = self._environments[entries] = self._keep(dumps(entries, 5))
         return key
 
@@ -483,8 +496,8 @@ class Sender:
             kept = self._globals[what] = _Kept()
         blob, kept.needs, kept.classes = pickled(self, value)
         if blob != kept.blob:
-            kept.blob = blob
             kept.key = self._keep(blob)
+            kept.blob = blob if len(blob) <= _COMPARED_BYTES else None
         kept.value = value
         kept.marks = marks
         return kept
@@ -512,10 +525,7 @@ class Sender:
         reduced = (*reduced_class(cls), None, None, None, None)
         skeleton, needs, classes = pickled(self, reduced[:2])
         filling, needs_too, classes_too = pickled(self, (reduced[5], reduced[2]))
-        blob = dumps((skeleton, filling), 5)
-        if blob != kept.blob:
-            kept.blob = blob
-            kept.key = self._keep(blob)
+        kept.key = self._keep(dumps((skeleton, filling), 5))
         kept.needs = {**needs, **needs_too}
         kept.classes = {**classes, **classes_too}
         kept.value = members
@@ -542,7 +552,7 @@ class Sender:
     def _keep(self, blob):
         """The key under which `blob` is stored."""
         content = blob
-        if len(blob) > 1024:
+        if len(blob) > _DIGESTED_BYTES:
             from hashlib import blake2b
 
             content = blake2b(blob).digest()

@@ -26,7 +26,7 @@ class Loop:
     """A sender and a receiver in one process, with a store between them."""
 
     def __init__(self):
-        self.blobs = [None]
+        self.blobs = [b""]  # keys begin at 1
         self.sender = Sender(self.store)
         self.receiver = self.new_receiver()
 
@@ -55,6 +55,8 @@ class Loop:
 def loop():
     return Loop()
 
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*module_repr:DeprecationWarning")
 
 # No worker can import this module, so what is in it goes by value, as from __main__.
 __spec__ = None
@@ -189,7 +191,7 @@ def test_an_importable_function_goes_by_its_name_and_stores_nothing(loop):
     for function in (math.sqrt, len, textwrap.dedent, dict, str.upper, json.dumps):
         payload, buffers = loop.sender.pack(CALL, function, (("a",), {}))
         assert len(payload) < 120 and buffers == []
-    assert loop.blobs == [None]
+    assert loop.blobs == [b""]
 
 
 def test_what_can_be_called_besides_functions(loop):
@@ -466,6 +468,22 @@ def test_an_identity_object_is_the_workers_global(loop):
     assert loop.call(lambda: MISSING) is MISSING
 
 
+def test_a_large_global_is_stored_once_and_again_only_if_it_changes(loop):
+    global number
+    try:
+        number = list(range(100_000))
+        assert len(loop.call(read_number)) == 100_000
+        count = len(loop.blobs)
+        for _ in range(3):
+            assert len(loop.call(read_number)) == 100_000
+        assert sum(map(len, loop.blobs[count:])) < 1000
+        number[50_000] = None
+        assert loop.call(read_number)[50_000] is None
+        assert sum(map(len, loop.blobs[count:])) > 100_000
+    finally:
+        number = None
+
+
 def test_code_run_by_exec_keeps_its_own_globals(loop):
     spaces = []
     for k in (1, 2):
@@ -619,6 +637,22 @@ def test_many_kinds_of_classes(loop):
     assert loop.call(same, Typed(1)) == Typed(1, "b")
     assert loop.call(same, Frozen(1)) == Frozen(1)
     assert loop.call(Tree.depth, Tree(Tree(), Tree(Tree()))) == 3
+
+
+def test_a_dataclass_without_a_default_has_none_in_the_worker_either(loop):
+    def has_default(cls):
+        return [f.default is not dataclasses.MISSING for f in dataclasses.fields(cls)]
+
+    assert loop.call(has_default, Point) == [False, True]
+
+    def derive(cls):
+        @dataclasses.dataclass
+        class Point3(cls):
+            z: float = 1.0
+
+        return Point3(1, 2).z
+
+    assert loop.call(derive, Point) == 1.0
 
 
 def test_a_class_made_in_the_worker_comes_back(loop):
@@ -845,8 +879,13 @@ def test_a_result_that_cannot_be_read_here_is_an_error_of_its_task(loop):
         def __reduce__(self):
             return int, ("no number",)
 
-    with pytest.raises(RemoteError, match="could not be read"):
-        loop.call(lambda: Reads())
+    class Exits:
+        def __reduce__(self):
+            return sys.exit, (1,)
+
+    for kind in (Reads, Exits):
+        with pytest.raises(RemoteError, match="could not be read"):
+            loop.call(lambda kind=kind: kind())
 
 
 # ---- In another process ------------------------------------------------------
