@@ -18,7 +18,8 @@ import types
 
 import pytest
 from allcores import _byvalue
-from allcores._shipping import INBAND_BYTES, Receiver, RemoteError, Sender
+from allcores._receiving import INBAND_BYTES
+from allcores._shipping import Receiver, RemoteError, Sender
 from allcores._workers import CALL, CALLS, MAP, STARMAP, RemoteTraceback
 
 
