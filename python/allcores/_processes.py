@@ -337,7 +337,7 @@ def _death(pid, exit_status, attempts):
 def _fork_worker(fds, number):
     from allcores import _worker
 
-    _worker.main(fds, number)
+    _worker.main(fds, number, is_copy=True)
 
 
 def _server(start_method):

@@ -83,8 +83,15 @@ def _main_file():
 # ---- In the worker -------------------------------------------------------------
 
 
-def main(fds, number):
-    """Be worker `number`; never returns."""
+def main(fds, number, *, is_copy=False):
+    """Be worker `number`; never returns.
+
+    Parameters
+    ----------
+    is_copy : bool
+        It was forked from the parent itself: what that has registered to be called at
+        its end is not this process's to call.
+    """
     from allcores import _procs
 
     worker = _Worker(fds, number)
@@ -92,7 +99,9 @@ def main(fds, number):
     try:
         if _procs.worker_serve(fds[0], fds[1], number, worker.begin, worker.run, None):
             status = 0
-        _leave()
+        if not is_copy:
+            _leave()
+        _flush()
     finally:
         os._exit(status)
 
@@ -188,7 +197,6 @@ def _leave():
     import atexit
 
     atexit._run_exitfuncs()
-    _flush()
 
 
 class _Identity:
