@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run the benchmarks and print how they stand to their goals.
 
-    bench/run.py [--build DIRECTORY] [--rounds N] [--costs] [T1 T4 …]
+    bench/run.py [--build DIRECTORY] [--rounds N] [--costs] [T1 P4 …]
 
 Prints a table, marks what falls short, and writes bench/results/latest.json, or
 bench/results/partial.json if only some rows ran. Exits with 1 if a side failed
@@ -20,12 +20,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from compare import build, machine, team  # noqa: E402
+from compare import build, machine, pools, team  # noqa: E402
 from compare.players import PlayerError  # noqa: E402
+from compare.stage import Stage  # noqa: E402
 from compare.table import Row, to_text  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
-GROUPS = team.GROUPS
+GROUPS = team.GROUPS | pools.GROUPS
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -55,7 +56,7 @@ def play(ids: list[str], workshop: build.Workshop, rounds: int | None) -> list[R
     for id in ids:
         print(f"{id} …", file=sys.stderr, flush=True)
         try:
-            with team.Stage(workshop, rounds) as stage:
+            with Stage(workshop, rounds) as stage:
                 for row in GROUPS[id](stage):
                     rows.append(row)
         except build.Missing as reason:
@@ -70,7 +71,7 @@ def versions_of(workshop: build.Workshop) -> dict[str, object]:
     try:
         return workshop.versions() | build.install_peers()
     except build.Missing as reason:
-        return workshop.versions() | {"tbb": str(reason)}
+        return workshop.versions() | {"peers": str(reason)}
 
 
 def write(report: dict[str, object], is_whole: bool) -> Path:

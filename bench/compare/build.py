@@ -9,6 +9,7 @@ Knows nothing of: turns, goals.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -19,8 +20,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MICRO = ROOT / "bench" / "micro"
+POOLS = ROOT / "bench" / "pools"
 PEERS = ROOT / ".bench-venv"
-PEER_PACKAGES = ["tbb", "tbb-devel"]
+PEER_LIST = ROOT / "scripts" / "tools-bench.txt"
 OPTIONS = ["-D_GNU_SOURCE", "-O3", "-ffp-contract=off", "-fopenmp-simd", "-Wall"]
 
 
@@ -55,17 +57,21 @@ def install_peers() -> dict[str, str]:
     dict of str to str
         The version of each package.
     """
-    python = PEERS / "bin" / "python"
-    if not (PEERS / "include" / "oneapi" / "tbb.h").exists():
-        print(f"installing {', '.join(PEER_PACKAGES)} into {PEERS.name}", flush=True)
-        run([sys.executable, "-m", "venv", PEERS])
-        run([python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES])
+    python, stamp = PEERS / "bin" / "python", PEERS / ".made"
+    lines = PEER_LIST.read_text().splitlines()
+    packages = [line for line in lines if line and not line.startswith("#")]
+    made = "\n".join([".".join(map(str, sys.version_info[:2])), *packages])
+    if not stamp.exists() or stamp.read_text() != made:
+        print(f"installing {', '.join(packages)} into {PEERS.name}", flush=True)
+        run([sys.executable, "-m", "venv", "--clear", PEERS])
+        run([python, "-m", "pip", "install", "--quiet", *packages])
+        stamp.write_text(made)
     code = (
         "import sys; from importlib.metadata import version;"
         "print(*map(version, sys.argv[1:]))"
     )
-    versions = run([python, "-c", code, *PEER_PACKAGES]).split()
-    return dict(zip(PEER_PACKAGES, versions))
+    versions = run([python, "-c", code, *packages]).split()
+    return dict(zip(packages, versions))
 
 
 @dataclass
@@ -107,6 +113,38 @@ class Workshop:
                     if source.get("language") == "c":
                         return source
         raise Missing(f"{self.build} does not say how the library is built")
+
+    def package(self) -> Path:
+        """Return a folder that holds the Python package and nothing else.
+
+        It is the package that this interpreter imports. The peers' environment, of
+        the same Python, has it by the search path.
+
+        Raises
+        ------
+        Missing
+            If it is not installed.
+        """
+        spec = importlib.util.find_spec("allcores")
+        if spec is None or not spec.submodule_search_locations:
+            raise Missing("the Python package is not installed: make build")
+        link = self.out / "package" / "allcores"
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(spec.submodule_search_locations[0]).resolve())
+        return link.parent
+
+    def peer_python(self) -> Path:
+        """Return the interpreter of the peers' environment.
+
+        Raises
+        ------
+        Missing
+            If it could not be made.
+        """
+        if not (PEERS / ".made").exists():
+            raise Missing(f"the peers are not in {PEERS.name}: see the versions")
+        return PEERS / "bin" / "python"
 
     def options(self) -> dict[str, object]:
         """Return the options of the build that matter for speed."""

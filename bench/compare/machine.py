@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -44,14 +45,28 @@ def _busy_s() -> float:
     return TICK_S * (user + nice + system + irq + softirq + steal)
 
 
+def members(group: int) -> list[int]:
+    """Return the processes of a process group."""
+    found = []
+    for path in glob.iglob("/proc/[0-9]*/stat"):
+        try:
+            with open(path) as stat:
+                words = stat.read().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if int(words[2]) == group and words[0] != "Z":
+            found.append(int(path.split("/")[2]))
+    return found
+
+
 def process_cpu_s(pid: int) -> float:
-    """Return the processor time of a process, its ended threads included."""
+    """Return the processor time of a process, with the threads and the children of
+    it that have ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0.0
-    user, system = stat.rpartition(")")[2].split()[11:13]
-    return TICK_S * (int(user) + int(system))
+    return TICK_S * sum(map(int, stat.rpartition(")")[2].split()[11:15]))
 
 
 def threads_cpu_ns(pid: int) -> int:
@@ -87,22 +102,28 @@ class Others:
 
     Parameters
     ----------
-    pids : list of int
-        Children that run throughout; they and this process are not "others".
+    players : iterable
+        What has pids(); their processes and this one are not "others".
     """
 
-    def __init__(self, pids: list[int]) -> None:
-        self._pids = pids
+    def __init__(self, players: Iterable = ()) -> None:
+        self._players = list(players)
         self._start = self._read()
-        self._threads = _other_threads_ns({*pids, os.getpid()})
+        self._threads = _other_threads_ns(self._own_pids())
+
+    def _own_pids(self) -> set[int]:
+        return {pid for player in self._players for pid in player.pids()} | {
+            os.getpid()
+        }
 
     def _read(self) -> tuple[float, float, float]:
-        own = sum(os.times()[:4]) + sum(map(process_cpu_s, self._pids))
+        own = sum(os.times()[:4])
+        own += sum(map(process_cpu_s, self._own_pids() - {os.getpid()}))
         return time.monotonic(), _busy_s(), own
 
     def cores(self) -> float:
         """Return how many cores the others have used, on average."""
-        threads = _other_threads_ns({*self._pids, os.getpid()})
+        threads = _other_threads_ns(self._own_pids())
         living_s = 1e-9 * sum(
             ns - self._threads.get(path, 0) for path, ns in threads.items()
         )
@@ -110,11 +131,13 @@ class Others:
         return max(0.0, busy_s - own_s, living_s) / wall_s
 
 
-def wait_until_quiet(limit_cores: float, timeout_s: float) -> None:
+def wait_until_quiet(
+    limit_cores: float, timeout_s: float, players: Iterable = ()
+) -> None:
     """Wait until others use less than so much of the cores for 0.3 s."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
-        others = Others([])
+        others = Others(players)
         time.sleep(0.3)
         if others.cores() <= limit_cores:
             return

@@ -1,10 +1,11 @@
 """Players, and the turns that they take.
 
-A player is a process that plays one side (bench/micro/player.h tells how they
-talk). Players take turns: while one plays, the others wait, and a turn begins
-only when the threads of all of them have come to rest, so that nobody's
-spinning workers are in anybody's way. What the waiting ones used nevertheless,
-and what other programs used, is measured and handed back with the times.
+A player is a process, with those that it starts, that plays one side
+(bench/micro/player.h tells how they talk). Players take turns: while one plays, the
+others wait, and a turn begins only when the threads of all of them have come to rest,
+so that nobody's spinning workers are in anybody's way. What the waiting ones used
+nevertheless, and what other programs used, is measured and handed back with the
+times.
 
 Knows nothing of: goals, what is played.
 """
@@ -13,11 +14,13 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import statistics
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
 from . import machine
 
@@ -26,7 +29,8 @@ REST_LIMIT_S = 1.0
 TURN_LIMIT_S = 60.0
 OTHERS_LIMIT = 0.05  # of the cores
 QUIET_LIMIT_S = 5.0  # longest wait for others to end, after a disturbed match
-FOREIGN_SETTINGS = ("OMP_", "GOMP_", "KMP_", "TBB_", "ALLCORES_")
+FOREIGN_SETTINGS = ("OMP_", "GOMP_", "KMP_", "TBB_", "ALLCORES_", "OPENBLAS_")
+FOREIGN_SETTINGS += ("MKL_", "NUMBA_", "JOBLIB_", "LOKY_", "MPIRE_", "PYTHON")
 
 
 class PlayerError(Exception):
@@ -48,27 +52,50 @@ class Player:
 
     Parameters
     ----------
-    program : Path
+    name : str
+    command : list
         See bench/micro/player.h.
     settings : dict of str to str
         Environment variables for it, instead of any that configure a runtime.
+    is_group : bool
+        It starts processes. All are in its process group.
+    is_fair : bool
+        It shares its cores with others even if the benchmark runs with a real-time
+        priority: then it has the normal policy, and the highest of its priorities.
     """
 
-    def __init__(self, program: Path, settings: dict[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[object],
+        settings: dict[str, str],
+        is_group: bool = False,
+        is_fair: bool = False,
+    ) -> None:
         environment = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(FOREIGN_SETTINGS)
         }
-        self.name = program.name
+        self.name = name
+        self.is_group = is_group
         self._process = subprocess.Popen(
-            [program],
+            [str(word) for word in command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
             env=environment | settings,
+            preexec_fn=partial(_set_up, is_fair) if is_group else None,
         )
         self.pid = self._process.pid
+
+    def pids(self) -> list[int]:
+        """Return its processes."""
+        return machine.members(self.pid) if self.is_group else [self.pid]
+
+    def cpu_ns(self) -> int:
+        """Return the processor time of its living threads, to the ns."""
+        return sum(map(machine.threads_cpu_ns, self.pids()))
 
     def play(self, case: str, a: int = 0, b: int = 0) -> Turn:
         """Play one turn; raise PlayerError if that fails or takes a minute."""
@@ -97,14 +124,25 @@ class Player:
         return line.decode()
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process, and those that it has started."""
         self._process.stdin.close()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for pid in self.pids() if self.is_group else ():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.stdout.close()
+
+
+def _set_up(is_fair: bool) -> None:
+    """What a player that starts processes does first."""
+    os.setpgrp()
+    if is_fair and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
 
 
 @dataclass
@@ -159,11 +197,11 @@ def rest(players: list[Player]) -> None:
     """Wait until the players' threads have used no processor time for 2 ms."""
     until = time.monotonic() + REST_LIMIT_S
     time.sleep(PAUSE_S)
-    used = [machine.threads_cpu_ns(player.pid) for player in players]
+    used = [player.cpu_ns() for player in players]
     while time.monotonic() < until:
         time.sleep(0.002)
         before = used
-        used = [machine.threads_cpu_ns(player.pid) for player in players]
+        used = [player.cpu_ns() for player in players]
         if used == before:
             return
 
@@ -176,12 +214,13 @@ def _play_rounds(sides: list[Side], rounds: int) -> float:
         first = number % len(sides)
         for side in sides[first:] + sides[:first]:
             rest(players)
-            waiting = [p.pid for p in players if p is not side.player]
-            before = sum(map(machine.threads_cpu_ns, waiting))
+            waiting = [p for p in players if p is not side.player]
+            before = sum(p.cpu_ns() for p in waiting)
             start = time.monotonic()
             side.turns.append(side.play())
             playing_s += time.monotonic() - start
-            waiting_s += 1e-9 * (sum(map(machine.threads_cpu_ns, waiting)) - before)
+            used = sum(p.cpu_ns() for p in waiting) - before
+            waiting_s += 1e-9 * max(0, used)  # a process may have ended meanwhile
     return waiting_s / playing_s if playing_s else 0.0
 
 
@@ -197,7 +236,12 @@ def _check(sides: list[Side], answer: int | None) -> None:
 
 
 def play_match(
-    sides: list[Side], rounds: int, warmups: int, answer: int | None, attempts: int
+    sides: list[Side],
+    rounds: int,
+    warmups: int,
+    answer: int | None,
+    attempts: int,
+    beside: tuple[Player, ...] = (),
 ) -> Match:
     """Let the sides alternate, several times if the machine is not quiet.
 
@@ -213,6 +257,8 @@ def play_match(
         What every turn must answer; None = what the first one did.
     attempts : int
         Most matches until one is not disturbed by others.
+    beside : tuple of Player
+        Who runs beside them on purpose: neither a side nor "others".
 
     Returns
     -------
@@ -224,13 +270,14 @@ def play_match(
         If a player fails or an answer is wrong.
     """
     quietest: tuple[Match, list[list[Turn]]] | None = None
+    ours = {id(player): player for player in (*(s.player for s in sides), *beside)}
     for attempt in range(attempts):
         if attempt:
-            machine.wait_until_quiet(others_limit(), QUIET_LIMIT_S)
+            machine.wait_until_quiet(others_limit(), QUIET_LIMIT_S, ours.values())
         for side in sides:
             side.turns = []
         _play_rounds(sides, warmups)
-        others = machine.Others(sorted({side.player.pid for side in sides}))
+        others = machine.Others(ours.values())
         waiting_cores = _play_rounds(sides, rounds)
         match = Match(others.cores(), waiting_cores)
         _check(sides, answer)

@@ -9,90 +9,15 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
-from .build import Missing, Workshop
-from .players import Match, Player, PlayerError, Side, play_match
+from .build import Missing
+from .players import Player, PlayerError, Side
+from .stage import Stage, ratio_row
 from .table import Row, time_text
 
-WAITING_LIMIT = 0.01  # of a core, used by those whose turn it is not
 PASSIVE = {"OMP_WAIT_POLICY": "passive"}
 RESTING_S = 1e-6  # a gap, used by workers that should be asleep
-
-
-class Stage:
-    """Starts players for the rows of one group, and ends them with it.
-
-    Parameters
-    ----------
-    workshop : Workshop
-        Builds their programs.
-    rounds : int or None
-        Replaces every row's own number of rounds, for trying things out.
-    """
-
-    def __init__(self, workshop: Workshop, rounds: int | None) -> None:
-        self.workshop = workshop
-        self._rounds = rounds
-        self._ended = ExitStack()
-
-    def __enter__(self) -> Stage:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.close()
-
-    def player(self, name: str, settings: dict[str, str] | None = None) -> Player:
-        """Build bench/micro/<name> and start it."""
-        player = Player(self.workshop.program(name), settings or {})
-        self._ended.callback(player.stop)
-        return player
-
-    def match(
-        self,
-        sides: list[Side],
-        rounds: int,
-        warmups: int = 1,
-        answer: int | None = None,
-        attempts: int = 3,
-    ) -> Match:
-        """Play a match; see play_match()."""
-        return play_match(sides, self._rounds or rounds, warmups, answer, attempts)
-
-
-def _row(
-    id: str,
-    work: str,
-    peer: str,
-    sides: tuple[Side, Side],
-    match: Match,
-    limit: float | None,
-    slack_s: float = 0.0,
-    note: str = "",
-) -> Row:
-    """Make the row of a ratio; `limit` None = reported, not judged."""
-    ours, theirs = (side.seconds for side in sides)
-    if match.waiting_cores > WAITING_LIMIT:
-        used = f"those waiting used {match.waiting_cores:.3f} of a core"
-        note = f"{note}; {used}" if note else used
-    return Row(
-        id=id,
-        work=work,
-        peer=peer,
-        ours_s=ours,
-        peer_s=theirs,
-        goal="" if limit is None else _goal_text(limit, slack_s),
-        holds=None if limit is None else ours <= limit * theirs + slack_s,
-        others_cores=match.others_cores,
-        is_disturbed=match.is_disturbed,
-        note=note,
-    )
-
-
-def _goal_text(limit: float, slack_s: float) -> str:
-    text = f"≤ {limit:g}"
-    return f"{text}, + {time_text(slack_s)}" if slack_s else text
 
 
 # ---- T1, T2: regions ---------------------------------------------------------
@@ -106,8 +31,8 @@ def regions_back_to_back(stage: Stage) -> Iterator[Row]:
     bare = Side(openmp, "parallel", 2000)
     match = stage.match([ours, loop, bare], rounds=41, warmups=3, answer=1)
     work = "region of two threads, back to back"
-    yield _row("T1", work, "libgomp parallel for", (ours, loop), match, 0.35)
-    yield _row("T1", work, "libgomp parallel", (ours, bare), match, None)
+    yield ratio_row("T1", work, "libgomp parallel for", (ours, loop), match, 0.35)
+    yield ratio_row("T1", work, "libgomp parallel", (ours, bare), match, None)
 
 
 def regions_apart(stage: Stage) -> Iterator[Row]:
@@ -120,8 +45,8 @@ def regions_apart(stage: Stage) -> Iterator[Row]:
     default = Side(stage.player("regions_openmp"), "for-apart", regions, gap_ns)
     match = stage.match([ours, passive, default], rounds=15, answer=1)
     work = "region of two threads, 1 ms apart"
-    yield _row("T2", work, "libgomp, passive", (ours, passive), match, 0.9)
-    yield _row("T2", work, "libgomp, default", (ours, default), match, None)
+    yield ratio_row("T2", work, "libgomp, passive", (ours, passive), match, 0.9)
+    yield ratio_row("T2", work, "libgomp, default", (ours, default), match, None)
     for side, name in ((passive, "libgomp, passive"), (default, "libgomp, default")):
         is_judged = side is passive
         yield Row(
@@ -158,9 +83,13 @@ def fib(stage: Stage) -> Iterator[Row]:
         note = f"{1e9 * sides[0].seconds / 29_860_703:.2f} ns a call"
         if tbb:
             pair = (sides[0], sides[2])
-            yield _row("T3", work, "oneTBB task_group", pair, match, 0.15, note=note)
+            yield ratio_row(
+                "T3", work, "oneTBB task_group", pair, match, 0.15, note=note
+            )
         pair = (sides[0], sides[1])
-        yield _row("T3", work, "libgomp tasks", pair, match, openmp_limit, note=note)
+        yield ratio_row(
+            "T3", work, "libgomp tasks", pair, match, openmp_limit, note=note
+        )
 
 
 # ---- T4: never slower than serial --------------------------------------------
@@ -180,7 +109,7 @@ def _sum_row(stage: Stage, player: Player, kind: str, n: int) -> Row:
         limit, slack_s = 0.70, 0.0
     note = f"serial against serial {control.seconds / serial.seconds:.3f}"
     work = f"sum of {n:,} doubles, {kind.replace('awake', 'clean, workers awake')}"
-    return _row("T4", work, "serial", (ours, serial), match, limit, slack_s, note)
+    return ratio_row("T4", work, "serial", (ours, serial), match, limit, slack_s, note)
 
 
 def sums(stage: Stage) -> Iterator[Row]:
@@ -208,7 +137,7 @@ def balance(stage: Stage) -> Iterator[Row]:
         best = Side(player, f"{case}-ideal", 1000, place)
         match = stage.match([ours, best], rounds=11)
         note = f"serial {time_text(best.extra)}"
-        yield _row("T5", work, ideal, (ours, best), match, 1.05, note=note)
+        yield ratio_row("T5", work, ideal, (ours, best), match, 1.05, note=note)
 
 
 # ---- T6: nested loops --------------------------------------------------------
@@ -236,19 +165,19 @@ def nested(stage: Stage) -> Iterator[Row]:
     if tbb:
         work = f"{size}, three parallel levels"
         peer = "oneTBB for, for, reduce"
-        yield _row("T6", work, peer, (three, tbb_three), match, 1.0)
+        yield ratio_row("T6", work, peer, (three, tbb_three), match, 1.0)
         work = f"{size}, three levels, the reduction's grain {n}"
-        yield _row("T6", work, peer, (grained, tbb_three), match, None)
+        yield ratio_row("T6", work, peer, (grained, tbb_three), match, None)
         work = f"{size}, two parallel levels"
-        yield _row("T6", work, "oneTBB for, for", (two, tbb_two), match, 1.0)
+        yield ratio_row("T6", work, "oneTBB for, for", (two, tbb_two), match, 1.0)
     work = f"{size}, two parallel levels"
-    yield _row("T6", work, "libgomp collapse(2)", (two, collapse), match, 1.0)
+    yield ratio_row("T6", work, "libgomp collapse(2)", (two, collapse), match, 1.0)
     work = f"{size}, three against two levels"
-    yield _row("T6", work, "libgomp collapse(2)", (three, collapse), match, None)
+    yield ratio_row("T6", work, "libgomp collapse(2)", (three, collapse), match, None)
     if tbb:
         work = f"{size}, tiles"
         pair = (tiles, tbb_tiles)
-        yield _row("T6", work, "oneTBB blocked_range2d", pair, match, None)
+        yield ratio_row("T6", work, "oneTBB blocked_range2d", pair, match, None)
 
 
 # ---- T8: idle ----------------------------------------------------------------
