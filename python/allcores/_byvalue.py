@@ -18,9 +18,9 @@ start, so it is imported only for a class, or one of the odder types.
 Knows nothing of: tasks, keys, stores.
 """
 
+import _pickle  # pickle itself imports re
 import io
 import marshal
-import pickle
 import sys
 import threading
 import types
@@ -301,7 +301,7 @@ class NeedsCloudpickle(BaseException):
     """The pass must begin again with cloudpickle's reducers."""
 
 
-class Pickler(pickle.Pickler):
+class Pickler(_pickle.Pickler):
     """The rich pickler.
 
     Attributes

@@ -38,9 +38,8 @@ def main():
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # the parent sees to Ctrl-C
 
     if sys.argv[-1] != "spawn":
-        from allcores import _shipping, _worker  # noqa: F401, so that children have it
+        from allcores import _receiving, _worker  # noqa: F401, so that children have it
     child = be_program if sys.argv[-1] == "spawn" else be_worker
-    gc.collect()
     gc.freeze()  # what is here stays shared with the children
     _procs.forkserver_serve(_procs.FORKSERVER_FD, child)
 

@@ -5,10 +5,9 @@ Also what both ends share: the heads of tasks and results, and how data is pickl
 Knows nothing of: processes, segments; how the parent chooses what to send.
 """
 
-import pickle
 import struct
 import sys
-from pickle import dumps, loads
+from _pickle import PicklingError, dumps, loads  # pickle itself imports re
 from time import perf_counter
 from types import ModuleType
 
@@ -246,7 +245,7 @@ class Receiver:
         def try_pickle(thing):
             pickled(self, thing, buffer_callback=Sorter())
 
-        return pickle.PicklingError(explain(value, "the result", try_pickle))
+        return PicklingError(explain(value, "the result", try_pickle))
 
     def _names_stranger(self, sent):
         return any(name in sent for name in self._strangers)

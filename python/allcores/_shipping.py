@@ -33,11 +33,10 @@ Knows nothing of: processes, segments, and how a blob reaches a worker.
 """
 
 import operator
-import pickle
 import sys
 import threading
 import weakref
-from pickle import dumps, loads
+from _pickle import PicklingError, UnpicklingError, dumps, loads  # without re
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from allcores._byvalue import (
@@ -378,7 +377,7 @@ class Sender:
             self._environment(needs, classes)
 
         with self._lock:
-            return pickle.PicklingError(explain(calls, "", try_pickle))
+            return PicklingError(explain(calls, "", try_pickle))
 
     # ---- Environments -------------------------------------------------------
 
@@ -625,7 +624,7 @@ class Sender:
     def _class(self, number):
         cls = self._classes[number]()
         if cls is None:
-            raise pickle.UnpicklingError("its class no longer exists here")
+            raise UnpicklingError("its class no longer exists here")
         return cls
 
     def _token(self, number):

@@ -121,7 +121,7 @@ class _Worker:
             if "random" in sys.modules:
                 sys.modules["random"].seed()  # else all draw the same numbers
             from allcores import _procs
-            from allcores._shipping import Receiver
+            from allcores._receiving import Receiver
 
             self.receiver = Receiver(lambda key: _procs.worker_fetch(link, key))
             main_module = sys.modules["__main__"]
