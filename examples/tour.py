@@ -24,13 +24,13 @@ import allcores as ac
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = Path(os.environ.get("ALLCORES_BUILD_DIR") or ROOT / "build" / "release")
 SMALL = {"rows": 200, "numbers": 1_000_000, "fib": 15, "primes": 20_000}
+SMALL["sleep"] = 0.05
 USUAL = {"rows": 4000, "numbers": 100_000_000, "fib": 30, "primes": 200_000}
+USUAL["sleep"] = 0.3
 
 # What is planned and not there; each becomes a step when it works.
 NOT_YET = (
     ("set_threads(), threadpool_limits()", "threads of BLAS, numexpr and OpenMP"),
-    ("Parallel(), delayed()", "joblib's loops, on worker processes"),
-    ("Pool, ThreadPool, Executor", "multiprocessing's and concurrent.futures' pools"),
     ("jit(), prange()", "Numba's compiled loops"),
     ("vectorize(), guvectorize()", "ufuncs; the Mandelbrot set from Python"),
     ("evaluate()", "numexpr's array expressions"),
@@ -53,19 +53,21 @@ class Tour:
         self.found = {}
 
     def run(self, *command):
-        """Run a program, show its output, and return it."""
-        done = subprocess.run(
-            [str(part) for part in command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        for line in done.stdout.splitlines():
-            print(f"  {line}")
-        if done.returncode != 0:
-            raise Trouble(f"{Path(command[0]).name} ended with {done.returncode}")
-        return done.stdout
+        """Run a program, show its output as it comes, and return it.
+
+        What it writes to standard error goes where the tour's goes: a bar that
+        moves does so in a terminal only.
+        """
+        lines = []
+        with subprocess.Popen(
+            [str(part) for part in command], stdout=subprocess.PIPE, text=True
+        ) as running:
+            for line in running.stdout:
+                lines.append(line)
+                print(f"  {line}", end="", flush=True)
+        if running.returncode != 0:
+            raise Trouble(f"{Path(command[0]).name} ended with {running.returncode}")
+        return "".join(lines)
 
     def run_c(self, name, *arguments):
         program = BUILD / "examples" / f"example_{name}"
@@ -127,6 +129,14 @@ def show_tasks(tour):
     tour.run_c("hello", 4)
 
 
+def show_parallel(tour):
+    tour.run_python("parallel.py", tour.sizes["sleep"])
+
+
+def show_pool(tour):
+    tour.run_python("pool.py", tour.sizes["sleep"])
+
+
 def show_not_yet(tour):
     for name, what in NOT_YET:
         print(f"  {name:<35} {what}")
@@ -139,6 +149,8 @@ STEPS = (
     ("Sums in C: ac_sum, ac_reduce", show_sum_c),
     ("Sums in Python: allcores.sum", show_sum_python),
     ("Tasks in C: ac_spawn, ac_group, ac_team_each", show_tasks),
+    ("Loops on worker processes: Parallel beside joblib", show_parallel),
+    ("A pool of worker processes: Pool beside multiprocessing", show_pool),
     ("Planned, and not there yet", show_not_yet),
 )
 UNTIMED = {show_machine, show_not_yet}
@@ -240,8 +252,10 @@ def main(arguments):
     tour.out.mkdir(parents=True, exist_ok=True)
     troubles = []
     begun = perf_counter()
-    print(f"allcores {ac.__version__}: times are the least of a few rounds;")
-    print("every line's answers were checked against each other")
+    print(
+        f"allcores {ac.__version__}: times are the least of a few rounds (with worker"
+    )
+    print("processes: of one); every line's answers were checked against each other")
     for title, step in STEPS:
         if options.only not in title:
             continue
