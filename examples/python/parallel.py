@@ -3,8 +3,9 @@
     python examples/python/parallel.py [SECONDS]        default: tasks that sleep 0.3 s
 
 There is no `if __name__ == "__main__"` here, and none is needed. The answers of both
-are checked against a plain loop; times are of a single call. What is shown: a loop for every n_jobs, short loops
-one after the other, ten tasks that sleep, and a worker that is killed.
+are checked against a plain loop; times are of a single call. What is shown: a loop
+for every n_jobs, short loops one after the other, ten tasks that sleep, and a worker
+that is killed.
 """
 
 import os
