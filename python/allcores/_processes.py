@@ -41,6 +41,8 @@ _DONE, _CANCELLED, _DIED, _TIMEOUT, _REFUSED, _NOMEM = range(6)
 _RUNNING = 2
 
 SHARED_BYTES = 1 << 20  # smaller buffers are copied for each task
+PAGE_BYTES = 1 << 16  # what a stored blob takes at least
+STORED_MOST = 1 << 28
 SHARED_MOST = 8  # copies that a call keeps for its later tasks
 
 _PROGRAM = (
@@ -93,6 +95,7 @@ class ProcessWorkers(Workers):
         self._sleeping = 0
         self._refusal = None
         self._shared = {}  # key -> copies in shared memory that the task uses
+        self._stored_bytes = 0
         self._held = []  # copies that some worker goes on using
         self._setup_fds = []
         self._pid = os.getpid()
@@ -105,7 +108,7 @@ class ProcessWorkers(Workers):
         from allcores._shipping import Sender
         from allcores._worker import setup_of
 
-        self._sender = Sender(self._pool.store)
+        self._sender = Sender(self._store)
         payload = None
         if initializer is not None:
             payload, self._setup_fds = self._sender.pack_setup(initializer, initargs)
@@ -163,6 +166,16 @@ class ProcessWorkers(Workers):
             # The buffer is kept so that no other object gets its number.
             known = share[name] = (self._pool.keep(buffer), buffer)
         return known[0]
+
+    def _store(self, blob):
+        self._stored_bytes += max(len(blob), PAGE_BYTES)
+        return self._pool.store(blob)
+
+    @property
+    def is_fit(self):
+        """False if no task can run any more, or if so much is stored for the workers
+        (functions, globals, as often as they changed) that new ones would be better."""
+        return self._refusal is None and self._stored_bytes < STORED_MOST
 
     def poll(self):
         count = 0

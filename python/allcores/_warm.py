@@ -114,7 +114,7 @@ def _too_many():
 
 
 def _is_broken(workers):
-    return getattr(workers, "_refusal", None) is not None
+    return not workers.is_fit
 
 
 def end_all():

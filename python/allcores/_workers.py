@@ -162,6 +162,7 @@ class Workers:
     """
 
     kind = ""  # "processes" or "threads"
+    is_fit = True  # False: later calls should have others
 
     def __init__(self, count):
         self.count = count  # workers, as asked for

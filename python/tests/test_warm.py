@@ -12,6 +12,7 @@ from allcores import _warm
 class Ended:
     """Two workers that say when they are ended."""
 
+    is_fit = True
     count = 2
 
     def __init__(self, log):
@@ -44,7 +45,7 @@ def test_later_calls_get_the_same_warm_workers(log):
 
 def test_warm_workers_that_take_no_more_tasks_are_not_lent_again(log):
     first = _warm.borrow(("broken",), lambda: Ended(log))
-    first.workers._refusal = RuntimeError
+    first.workers.is_fit = False
     second = _warm.borrow(("broken",), lambda: Ended(log))
     assert second is not first
     _warm.give_back(first, 60)
@@ -62,7 +63,7 @@ def test_no_more_than_so_many_warm_workers_wait(log, budget):
     assert _warm.borrow(("many", 4), lambda: Ended(log)) is kept[4]
     assert _warm.borrow(("many", 0), lambda: Ended(log)) is not kept[0]
     for some in kept[2:]:
-        some.workers._refusal = RuntimeError
+        some.workers.is_fit = False
 
 
 def test_warm_workers_are_ended_at_exit(run_python):
@@ -70,7 +71,9 @@ def test_warm_workers_are_ended_at_exit(run_python):
         """
         from types import SimpleNamespace
         from allcores import _warm
-        workers = SimpleNamespace(count=1, terminate=lambda: print("ended"))
+        workers = SimpleNamespace(
+            count=1, is_fit=True, terminate=lambda: print("ended")
+        )
         _warm.give_back(_warm.borrow((1,), lambda: workers))
         """
     )
