@@ -201,6 +201,14 @@ AC_API ac_status ac_pool_keep(ac_pool *pool, ac_bytes bytes,
  * called, at most timeout_ns (negative = no limit); may return early. */
 AC_API ac_status ac_pool_wait(ac_pool *pool, int64_t timeout_ns);
 
+/** Counts what has been told to those who wait: results, and ac_pool_ring(). */
+AC_API uint32_t ac_pool_bell(ac_pool *pool);
+
+/** As ac_pool_wait(), but does not sleep if there was news since `bell` was
+ * read: so a thread may look at what other threads have taken in meanwhile. */
+AC_API ac_status ac_pool_wait_from(ac_pool *pool, uint32_t bell,
+                                   int64_t timeout_ns);
+
 /** Wake all threads in ac_pool_wait(). */
 AC_API void ac_pool_ring(ac_pool *pool);
 

@@ -177,7 +177,7 @@ class ProcessWorkers(Workers):
         (functions, globals, as often as they changed) that new ones would be better."""
         return self._refusal is None and self._stored_bytes < STORED_MOST
 
-    def poll(self):
+    def poll(self, is_waiting=False):
         count = 0
         take = self._next
         while (entry := take()) is not None:
@@ -188,7 +188,7 @@ class ProcessWorkers(Workers):
             else:
                 self._early[entry[0]] = entry
                 self._settle(entry[0])
-        if count and self._sleeping:
+        if count and self._sleeping > is_waiting:
             self._pool.ring()
         return count
 
@@ -254,7 +254,28 @@ class ProcessWorkers(Workers):
     def _sleep(self, seconds):
         self._sleeping += 1
         try:
-            self._pool.wait(seconds)
+            self._pool.wait(self._pool.bell(), seconds)
+        finally:
+            self._sleeping -= 1
+
+    def wait_until(self, is_over, timeout=None):
+        until = None if timeout is None else time.monotonic() + timeout
+        bell, wait = self._pool.bell, self._pool.wait
+        self._sleeping += 1  # who takes in what this thread waits for rings
+        try:
+            while True:
+                heard = bell()
+                taken = self.poll(True)
+                if is_over():
+                    return True
+                if taken:
+                    continue
+                left = SLICE_SECONDS
+                if until is not None:
+                    left = min(left, until - time.monotonic())
+                    if left <= 0:
+                        return False
+                wait(heard, left)
         finally:
             self._sleeping -= 1
 

@@ -615,12 +615,22 @@ static int64_t ns_of(PyObject *seconds) {
   return value < 0 ? -1 : value > 9e9 ? INT64_MAX : (int64_t)(value * 1e9);
 }
 
-static PyObject *pool_wait(PyObject *self, PyObject *seconds) {
-  int64_t timeout_ns = ns_of(seconds);
+static PyObject *pool_bell(PyObject *self, PyObject *unused) {
+  (void)unused;
+  return PyLong_FromUnsignedLong(ac_pool_bell(((pool *)self)->pool));
+}
+
+static PyObject *pool_wait(PyObject *self, PyObject *const *args,
+                           Py_ssize_t count) {
   ac_status st;
+  if (count != 2)
+    return PyErr_Format(PyExc_TypeError, "wait() takes 2 arguments");
+  uint32_t bell = (uint32_t)PyLong_AsUnsignedLong(args[0]);
+  int64_t timeout_ns = PyErr_Occurred() ? 0 : ns_of(args[1]);
   if (PyErr_Occurred())
     return NULL;
-  Py_BEGIN_ALLOW_THREADS st = ac_pool_wait(((pool *)self)->pool, timeout_ns);
+  Py_BEGIN_ALLOW_THREADS st =
+      ac_pool_wait_from(((pool *)self)->pool, bell, timeout_ns);
   Py_END_ALLOW_THREADS if (st != AC_OK) return raise_status(st);
   Py_RETURN_NONE;
 }
@@ -705,8 +715,11 @@ static PyMethodDef pool_methods[] = {
     {"next", pool_next, METH_NOARGS,
      "next($self, /)\n--\n\nTake in a finished task, or None: (key, end, pid, "
      "attempts, exit_status, run_ns, is_held, payload, buffers)."},
-    {"wait", pool_wait, METH_O,
-     "wait($self, seconds, /)\n--\n\nSleep until next() has something."},
+    {"bell", pool_bell, METH_NOARGS,
+     "bell($self, /)\n--\n\nCounts news; for wait()."},
+    {"wait", (PyCFunction)(void (*)(void))pool_wait, METH_FASTCALL,
+     "wait($self, bell, seconds, /)\n--\n\nSleep until next() has something, "
+     "unless there was news since `bell`."},
     {"where", pool_where, METH_O,
      "where($self, key, /)\n--\n\nWhere a task is: 0 taken in, 1 waiting, 2 "
      "running, 3 ended."},

@@ -482,12 +482,19 @@ static bool spin(const ac_pool *pool, uint32_t bell) {
   return false;
 }
 
+uint32_t ac_pool_bell(ac_pool *pool) {
+  /* acquire: pairs with the releases of those who ring */
+  return atomic_load_explicit(&pool->memory.head->bell, memory_order_acquire);
+}
+
 ac_status ac_pool_wait(ac_pool *pool, int64_t timeout_ns) {
+  return ac_pool_wait_from(pool, ac_pool_bell(pool), timeout_ns);
+}
+
+ac_status ac_pool_wait_from(ac_pool *pool, uint32_t bell, int64_t timeout_ns) {
   if (ac__pool_is_parents(pool))
     return fail_forked("ac_pool_wait");
   ac__pool_head *head = pool->memory.head;
-  /* acquire: pairs with the releases of those who ring */
-  uint32_t bell = atomic_load_explicit(&head->bell, memory_order_acquire);
   /* relaxed: a hint to a worker that is about to spin */
   atomic_store_explicit(&head->cpu, ac__cpu_current(), memory_order_relaxed);
   if (has_news(pool) || spin(pool, bell))
