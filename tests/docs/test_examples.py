@@ -112,7 +112,16 @@ def test_the_c_hello_meets_with_more_threads_than_there_are_cores():
     )
 
 
-@pytest.mark.parametrize("name", ["mandelbrot", "sum", "fib", "group", "hello"])
+def test_the_c_pool_finds_the_longest_way_and_outlives_a_task():
+    assert output_of(program("pool"), 100) == (
+        "task 0: its worker was ended by signal 6\n"
+        "the longest way to 1 from a number up to 100: from 97, 118 steps\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["mandelbrot", "sum", "fib", "group", "hello", "pool"]
+)
 def test_a_c_example_refuses_a_size_that_is_none(name):
     done = run(program(name), "many")
     assert done.returncode == 2
