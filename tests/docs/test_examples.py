@@ -119,9 +119,7 @@ def test_the_c_pool_finds_the_longest_way_and_outlives_a_task():
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["mandelbrot", "sum", "fib", "group", "hello", "pool"]
-)
+@pytest.mark.parametrize("name", ["mandelbrot", "sum", "fib", "group", "hello", "pool"])
 def test_a_c_example_refuses_a_size_that_is_none(name):
     done = run(program(name), "many")
     assert done.returncode == 2
