@@ -51,8 +51,8 @@ def imports(stage: Stage) -> Iterator[Row]:
 
 def first_calls(stage: Stage) -> Iterator[Row]:
     """P2: the first Parallel(2) of a process, two tasks."""
-    ours = stage.python("fresh", is_ours=True)
-    theirs = stage.python("fresh")
+    ours = stage.python("fresh", is_ours=True, is_fair=True)
+    theirs = stage.python("fresh", is_fair=True)
     kinds = (
         ("function", "an importable function", 0.08, 13),
         ("closure", "a closure", 0.18, 13),
