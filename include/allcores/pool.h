@@ -91,6 +91,9 @@ typedef struct ac_forkserver_ops {
   /** In the child: be worker `number`. `fds` are the pool's memory (two, for
    * ac_worker_serve) and then those of ac_pool_options. Must not return. */
   void (*child)(const int *fds, int fd_count, int number, void *ctx);
+  /** Called once, when nothing was asked for a while after the first worker:
+   * load here what later workers are likely to need. May be NULL. */
+  void (*idle)(void *ctx);
   void *ctx;
 } ac_forkserver_ops;
 

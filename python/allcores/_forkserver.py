@@ -29,6 +29,16 @@ def be_program(fds, number):
     os.execv(sys.executable, words)
 
 
+def load_more():
+    """Once, when nobody waits: what tasks often import and takes no thread."""
+    if sys.argv[-1] != "spawn":
+        import gc
+        import multiprocessing.process  # noqa: F401
+        import random  # noqa: F401
+
+        gc.freeze()
+
+
 def main():
     import _signal  # the signal module is larger
     import gc
@@ -41,7 +51,7 @@ def main():
         from allcores import _receiving, _worker  # noqa: F401, so that children have it
     child = be_program if sys.argv[-1] == "spawn" else be_worker
     gc.freeze()  # what is here stays shared with the children
-    _procs.forkserver_serve(_procs.FORKSERVER_FD, child)
+    _procs.forkserver_serve(_procs.FORKSERVER_FD, child, load_more)
 
 
 if __name__ == "__main__":

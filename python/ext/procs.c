@@ -424,14 +424,33 @@ static void be_child(const int *fds, int fd_count, int number, void *ctx) {
   _exit(answer == NULL);
 }
 
+typedef struct server_ctx {
+  PyObject *child, *idle;
+} server_ctx;
+
+static void be_server_child(const int *fds, int fd_count, int number,
+                            void *ctx) {
+  be_child(fds, fd_count, number, ((server_ctx *)ctx)->child);
+}
+
+static void be_idle(void *ctx) {
+  PyObject *answer = PyObject_CallNoArgs(((server_ctx *)ctx)->idle);
+  if (answer == NULL)
+    PyErr_Print();
+  Py_XDECREF(answer);
+}
+
 static PyObject *procs_forkserver_serve(PyObject *module, PyObject *args) {
   int fd;
-  PyObject *child;
+  server_ctx ctx;
   (void)module;
-  if (!PyArg_ParseTuple(args, "iO:forkserver_serve", &fd, &child))
+  if (!PyArg_ParseTuple(args, "iOO:forkserver_serve", &fd, &ctx.child,
+                        &ctx.idle))
     return NULL;
-  const ac_forkserver_ops ops = {
-      .fork = fork_python, .child = be_child, .ctx = child};
+  const ac_forkserver_ops ops = {.fork = fork_python,
+                                 .child = be_server_child,
+                                 .idle = be_idle,
+                                 .ctx = &ctx};
   ac_status st = ac_forkserver_serve(fd, &ops); /* one thread: keeps the GIL */
   if (st != AC_OK)
     return raise_status(st);
@@ -769,8 +788,8 @@ static PyMethodDef procs_methods[] = {
      "Make a Pool, to be started. `server`: a fork server's program and "
      "arguments; None: fork this process."},
     {"forkserver_serve", procs_forkserver_serve, METH_VARARGS,
-     "forkserver_serve($module, fd, child, /)\n--\n\nBe a fork server; its "
-     "children call child(fds, number)."},
+     "forkserver_serve($module, fd, child, idle, /)\n--\n\nBe a fork server; "
+     "its children call child(fds, number), it calls idle() once."},
     {"worker_serve", procs_worker_serve, METH_VARARGS,
      "worker_serve($module, control_fd, arena_fd, number, begin, run, sleep, "
      "/)\n--\n\nBe a worker until the pool is closed."},

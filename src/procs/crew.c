@@ -176,7 +176,8 @@ static void bury(ac_pool *pool, uint32_t worker, int32_t status, bool is_own) {
   ac__tasks_bury(pool, worker, member->pid, status);
   /* It may lie in the worker's own pages. */
   bool has_reason = !was_ready && !pool->is_terminated && take_refusal(pool);
-  (void)ac__arena_reclaim(&pool->memory.arena, member->owner);
+  if (!pool->is_terminated) /* else all of it goes soon, and this takes long */
+    (void)ac__arena_reclaim(&pool->memory.arena, member->owner);
   ac__fd_close(member->pidfd);
   *member = (crew_member){.state = CREW_NONE, .pidfd = -1};
   pool->alive--;

@@ -19,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { IDLE_NS = 50000000 }; /* without a request */
+
 typedef struct child {
   uint64_t pool;
   int32_t number;
@@ -162,8 +164,14 @@ ac_status ac_forkserver_serve(int socket_fd, const ac_forkserver_ops *ops) {
                     "no descriptor for the ends of children could be had");
   const int fds[2] = {socket_fd, server.children_fd};
   bool goes_on = true;
+  bool is_new = ops->idle != NULL;
   while (goes_on) {
-    uint32_t ready = ac__fds_wait(fds, 2, -1);
+    bool may_idle = is_new && server.count > 0;
+    uint32_t ready = ac__fds_wait(fds, 2, may_idle ? IDLE_NS : -1);
+    if (ready == 0 && may_idle) {
+      is_new = false;
+      ops->idle(ops->ctx);
+    }
     if (ready & 2) {
       ac__children_fd_clear(server.children_fd);
       reap(&server);

@@ -66,9 +66,6 @@ static bool alloc_tables(ac_pool *pool, uint32_t slots) {
       pool->slot_positions == NULL || pool->stale_slots == NULL ||
       pool->crew == NULL)
     return false;
-  for (uint32_t i = 0; i < slots; i++) /* the lowest is on top */
-    pool->free_slots[i] = slots - 1 - i;
-  pool->free_slot_count = slots;
   for (int i = 0; i < pool->workers; i++)
     pool->crew[i].pidfd = -1;
   return true;

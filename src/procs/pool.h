@@ -81,6 +81,7 @@ struct ac_pool {
   _Atomic uint32_t ended_count; /* read without the lock, as a hint */
   uint32_t *free_slots;
   uint32_t free_slot_count;
+  uint32_t slot_count; /* that have memory; more are added as needed */
   task **slot_tasks;
   uint64_t *slot_positions; /* in the queue */
   uint32_t *stale_slots;    /* cancelled, still in the queue */

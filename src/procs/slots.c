@@ -15,6 +15,13 @@ enum {
 
 static size_t lines(size_t size_bytes) { return (size_bytes + 63) / 64 * 64; }
 
+ac_status ac__slots_commit(const ac__pool_memory *memory, uint32_t first,
+                           uint32_t count) {
+  size_t begin =
+      (size_t)((const uint8_t *)&memory->slots[first] - memory->control.base);
+  return ac__pages_commit(memory->control.fd, begin, count * sizeof(ac__slot));
+}
+
 /* Where the parts lie, in bytes from the head. */
 typedef struct layout {
   size_t workers, queue, slots, size_bytes;
@@ -65,11 +72,13 @@ ac_status ac__pool_memory_create(int workers, uint32_t slot_count,
   while (queue < 2 * slot_count)
     queue *= 2;
   layout at = layout_of((uint32_t)workers, slot_count, queue);
-  ac_status st = ac__segment_create("allcores-pool", at.size_bytes, false,
-                                    &memory.control);
+  ac_status st =
+      ac__segment_create("allcores-pool", at.size_bytes, true, &memory.control);
   if (st != AC_OK)
     return st;
-  st = make_arena(&memory.arena);
+  st = ac__pages_commit(memory.control.fd, 0, at.slots);
+  if (st == AC_OK)
+    st = make_arena(&memory.arena);
   if (st != AC_OK) {
     ac__pool_memory_close(&memory);
     return st;

@@ -13,6 +13,10 @@
 ac_status ac__pool_memory_create(int workers, uint32_t slot_count,
                                  ac__pool_memory *ret_memory);
 
+/* Have memory for these slots, which no worker is told of before. */
+ac_status ac__slots_commit(const ac__pool_memory *memory, uint32_t first,
+                           uint32_t count);
+
 /* Take over both descriptors and check what lies there. */
 ac_status ac__pool_memory_open(const int fds[2], ac__pool_memory *ret_memory);
 void ac__pool_memory_close(ac__pool_memory *memory);

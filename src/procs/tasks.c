@@ -85,9 +85,24 @@ static bool queue(ac_pool *pool, uint32_t number, uint32_t attempt) {
   return true;
 }
 
+/* Have memory for some more slots. */
+static void add_slots(ac_pool *pool) {
+  enum { STEP = 32 };
+  uint32_t left = pool->memory.head->slot_count - pool->slot_count;
+  uint32_t count = left < STEP ? left : STEP;
+  if (count == 0 ||
+      ac__slots_commit(&pool->memory, pool->slot_count, count) != AC_OK)
+    return;                          /* the task waits */
+  for (uint32_t i = count; i-- > 0;) /* the lowest is on top */
+    pool->free_slots[pool->free_slot_count++] = pool->slot_count + i;
+  pool->slot_count += count;
+}
+
 static bool into_slot(ac_pool *pool, task *task) {
   if (pool->free_slot_count == 0)
     free_stale(pool);
+  if (pool->free_slot_count == 0)
+    add_slots(pool);
   if (pool->free_slot_count == 0)
     return false;
   uint32_t number = pool->free_slots[pool->free_slot_count - 1];
