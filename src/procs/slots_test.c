@@ -23,6 +23,7 @@ enum { PATIENCE_S = 100, CORES_MANY = 1000, WORKERS_MOST = 64 };
 static ac__pool_memory memory_new(int workers, uint32_t slots) {
   ac__pool_memory memory;
   CHECK_INT(ac__pool_memory_create(workers, slots, &memory), AC_OK);
+  CHECK_INT(ac__slots_commit(&memory, 0, slots), AC_OK);
   return memory;
 }
 

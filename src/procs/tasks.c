@@ -88,7 +88,7 @@ static bool queue(ac_pool *pool, uint32_t number, uint32_t attempt) {
 /* Have memory for some more slots. */
 static void add_slots(ac_pool *pool) {
   enum { STEP = 32 };
-  uint32_t left = pool->memory.head->slot_count - pool->slot_count;
+  uint32_t left = pool->memory.slot_count - pool->slot_count;
   uint32_t count = left < STEP ? left : STEP;
   if (count == 0 ||
       ac__slots_commit(&pool->memory, pool->slot_count, count) != AC_OK)

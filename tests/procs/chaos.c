@@ -17,6 +17,7 @@
 #include "procs/pool.h"
 
 #include "check.h"
+#include "shm/arena.h"
 
 #include <dirent.h>
 #include <signal.h>
@@ -409,10 +410,18 @@ static ac_pool *pool_new(uint64_t *random, bool is_program) {
   return ac_pool_create(&options, &pool) == AC_OK ? pool : NULL;
 }
 
+/* No page is taken; of a pool that was terminated none by this process, for
+ * those of dead workers go with the arena. */
 static void check_pages(ac_pool *pool) {
-  ac__arena_use use;
-  ac__arena_usage(&pool->memory.arena, &use);
-  CHECK_INT(use.taken_bytes, 0);
+  ac__pages pages;
+  int taken = 0;
+  if (!CHECK(ac__pages_of(&pool->memory.arena, &pages)))
+    return;
+  for (uint32_t page = pages.first; page < pages.end; page++) {
+    uint32_t owner = ac__page_owner(atomic_load(&pages.word[page]));
+    taken += pool->is_terminated ? owner == AC__OWNER_PARENT : owner != 0;
+  }
+  CHECK_INT(taken, 0);
 }
 
 static void end_pool(site *s, bool is_gentle) {
@@ -420,6 +429,7 @@ static void end_pool(site *s, bool is_gentle) {
     (void)drain(s);
     ac_pool_close(s->pool);
     CHECK_INT(ac_pool_join(s->pool, (int64_t)PATIENCE_NS), AC_OK);
+    check_pages(s->pool);
   }
   (void)pthread_mutex_lock(&s->lock);
   s->is_terminated = true;

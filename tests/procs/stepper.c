@@ -301,8 +301,8 @@ static void check_all_free(void) {
   ac__arena_use use;
   const ac__pool_head *head = pool->memory.head;
   CHECK_INT(pool->unfinished, 0);
-  CHECK_INT(pool->free_slot_count, pool->memory.slot_count);
-  for (uint32_t i = 0; i < pool->memory.slot_count; i++)
+  CHECK_INT(pool->free_slot_count, pool->slot_count);
+  for (uint32_t i = 0; i < pool->slot_count; i++)
     CHECK_INT(ac__state_code(atomic_load(&pool->memory.slots[i].state)),
               AC__SLOT_FREE);
   CHECK(ac__queue_is_empty(&pool->memory));
