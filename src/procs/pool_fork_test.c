@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum order { ECHO, SUM, DIE, HANG, EXIT, PID, GROW } order;
+typedef enum order { ECHO, SUM, DIE, HANG, EXIT, PID, GROW, DROP } order;
 
 /* What a task is told: an order, and a number. */
 typedef struct job {
@@ -21,7 +21,7 @@ static void run(ac_worker_link *link, const ac_message *in, ac_message *ret,
   static int64_t sum;
   static ac_bytes buffers[4];
   job job;
-  (void)link, (void)ret_is_held, (void)ctx;
+  (void)ctx;
   memcpy(&job, in->bytes.data, sizeof job);
   switch (job.order) {
   case ECHO:
@@ -45,6 +45,11 @@ static void run(ac_worker_link *link, const ac_message *in, ac_message *ret,
   case PID:
     sum = ac__process_id();
     ret->bytes = (ac_bytes){&sum, sizeof sum};
+    break;
+  case DROP: /* hold the message, and let go of it while the task still runs */
+    *ret_is_held = true;
+    if (job.number != 0)
+      ac_worker_let_go(link, in->bytes.data);
     break;
   case GROW:
     room = realloc(room, (size_t)job.number);
@@ -143,6 +148,25 @@ TEST("large buffers travel both ways") {
   CHECK_INT(got[BYTES - 1], 7);
   ac_pool_buffers_free(pool, kept);
   free(data);
+  ac_pool_destroy(pool);
+}
+
+TEST("a message is held unless its task has let go of it before its end") {
+  ac_pool *pool = pool_new(1);
+  uint8_t data[1000] = {0};
+  for (int number = 0; number < 2; number++) {
+    job job = {DROP, number};
+    ac_bytes buffer = {data, sizeof data};
+    ac_message message = {
+        .bytes = {&job, sizeof job}, .buffers = &buffer, .buffer_count = 1};
+    ac_pool_result result;
+    uint64_t key;
+    CHECK_INT(ac_pool_submit(pool, &message, NULL, &key), AC_OK);
+    await(pool, &result);
+    CHECK_INT(result.end, AC_TASK_DONE);
+    CHECK_INT(result.is_held, number == 0);
+    ac_pool_result_free(pool, &result, false, NULL);
+  }
   ac_pool_destroy(pool);
 }
 

@@ -34,8 +34,9 @@ struct ac_worker_link {
   uint32_t owner; /* name in the arena */
   ac_bytes *buffers;
   size_t buffers_room;
-  pthread_mutex_t lock;
+  pthread_mutex_t lock; /* guards what follows */
   held *held;
+  const void *running; /* bytes of the task that runs; NULL = let go of */
 };
 
 /* A stretch of the arena, bounded; NULL if it lies outside. */
@@ -61,19 +62,33 @@ ac_bytes ac_worker_fetch(ac_worker_link *link, uint64_t key) {
 /* ---- Messages in use beyond their task ------------------------------------
  */
 
+static void set_running(ac_worker_link *link, const void *data) {
+  (void)pthread_mutex_lock(&link->lock);
+  link->running = data;
+  (void)pthread_mutex_unlock(&link->lock);
+}
+
+/* Make the pages of a task's message this worker's. False if it has been let go
+ * of already. */
 static bool hold(ac_worker_link *link, const ac__slot *slot,
                  const ac_message *in) {
-  held *held = malloc(sizeof *held);
-  if (held == NULL)
-    return false; /* its pages stay the worker's for its life */
-  *held = (struct held){.data = in->bytes.data,
-                        .offset = slot->in_offset,
-                        .size_bytes = (size_t)slot->in_bytes};
+  held *held = malloc(sizeof *held); /* NULL: they are so for its life */
   (void)pthread_mutex_lock(&link->lock);
-  held->next = link->held;
-  link->held = held;
+  bool is_held = link->running != NULL;
+  if (is_held)
+    ac__arena_pass(&link->memory.arena, AC__OWNER_PARENT, link->owner,
+                   slot->in_offset, (size_t)slot->in_bytes);
+  if (is_held && held != NULL) {
+    *held = (struct held){.next = link->held,
+                          .data = in->bytes.data,
+                          .offset = slot->in_offset,
+                          .size_bytes = (size_t)slot->in_bytes};
+    link->held = held;
+    held = NULL;
+  }
   (void)pthread_mutex_unlock(&link->lock);
-  return true;
+  free(held);
+  return is_held;
 }
 
 void ac_worker_let_go(ac_worker_link *link, const void *in_data) {
@@ -84,6 +99,8 @@ void ac_worker_let_go(ac_worker_link *link, const void *in_data) {
   held *held = *at;
   if (held != NULL)
     *at = held->next;
+  else if (link->running == in_data)
+    link->running = NULL;
   (void)pthread_mutex_unlock(&link->lock);
   if (held == NULL)
     return;
@@ -151,17 +168,15 @@ static void run_task(ac_worker_link *link, ac__slot *slot) {
     slot->flags = AC__FLAG_NOMEM;
     slot->out_bytes = slot->out_offset = 0;
   } else {
+    set_running(link, in.bytes.data);
     link->ops->run(link, &in, &out, &is_held, link->ops->ctx);
     slot->ended_ns = ac__clock_ns();
     write_result(link, slot, &out);
   }
+  if (is_held && slot->in_offset != 0)
+    is_held = hold(link, slot, &in);
   if (is_held)
     slot->flags |= AC__FLAG_HELD;
-  if (is_held && slot->in_offset != 0) {
-    ac__arena_pass(&link->memory.arena, AC__OWNER_PARENT, link->owner,
-                   slot->in_offset, (size_t)slot->in_bytes);
-    (void)hold(link, slot, &in);
-  }
   if (!ac__slot_finish(&link->memory, slot, link->number))
     await_end();
 }
