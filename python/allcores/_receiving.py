@@ -27,7 +27,7 @@ __all__ = ["Receiver"]
 
 # Head of a task: mode, flags, of how many bits the size of a buffer is that the worker
 # does not copy, the environment's key (0: none), how many bytes the function has.
-TASK = struct.Struct("<BBBxII")
+TASK = struct.Struct("<BBBxQI")
 TOGETHER = 1  # flag: function and data are one pickle, (function, data)
 
 # Head of a result: whether it is a value, which call failed, seconds.
@@ -245,7 +245,7 @@ class Receiver:
         def try_pickle(thing):
             pickled(self, thing, buffer_callback=Sorter())
 
-        return PicklingError(explain(value, "the result", try_pickle))
+        return PicklingError(explain(value, "the result", try_pickle, error))
 
     def _names_stranger(self, sent):
         return any(name in sent for name in self._strangers)

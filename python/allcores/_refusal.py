@@ -16,7 +16,7 @@ __all__ = ["explain"]
 _TRIES = 2000  # so many parts are tried before the search stops where it is
 
 
-def explain(thing, name, try_pickle):
+def explain(thing, name, try_pickle, first_error=None):
     """One sentence: what in `thing` cannot be sent, where it lies, what to do.
 
     Parameters
@@ -26,6 +26,9 @@ def explain(thing, name, try_pickle):
         What to call `thing`: "argument 2".
     try_pickle : callable
         Raises if its argument cannot be pickled.
+    first_error : Exception, optional
+        Why `thing` could not be sent: said if it can be pickled now, as after a
+        shortage of memory.
     """
     tries = [_TRIES]
     path, error = name, None
@@ -46,7 +49,15 @@ def explain(thing, name, try_pickle):
             break
         if tries[0] <= 0:
             break
+    is_whole = error is None or isinstance(thing, (Call, Calls))
+    error = error or first_error
     why = f"{type(error).__name__}: {error}" if error is not None else "unknown"
+    if is_whole:
+        whole = thing.name() if isinstance(thing, (Call, Calls)) else path
+        return (
+            f"{whole} cannot be sent to a worker process, though each of its parts can "
+            f"be alone ({why})"
+        )
     hint = _hint(thing, str(error))
     return f"{path}: {_what(thing)} cannot be sent to a worker process ({why}){hint}"
 
@@ -196,6 +207,12 @@ class Call:
         self.kwargs = kwargs
         self.words = (name, argument, where)
 
+    def name(self):
+        name, _, where = self.words
+        if name == "the function":
+            return f"the task{where}"
+        return f"{name} with its arguments"
+
     def parts(self):
         name, argument, where = self.words
         if self.function is not None:
@@ -211,6 +228,9 @@ class Calls:
 
     def __init__(self, calls):
         self.calls = calls
+
+    def name(self):
+        return "the batch of calls"
 
     def parts(self):
         for call in self.calls:

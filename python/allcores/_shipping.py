@@ -377,7 +377,7 @@ class Sender:
             self._environment(needs, classes)
 
         with self._lock:
-            return PicklingError(explain(calls, "", try_pickle))
+            return PicklingError(explain(calls, "", try_pickle, error))
 
     # ---- Environments -------------------------------------------------------
 
@@ -598,17 +598,20 @@ class Sender:
             How long it ran.
         """
         ok, failed_index, seconds = RESULT.unpack_from(payload)
+        before = getattr(here, "home", None)
         here.home = self
         try:
             value = _loads(memoryview(payload)[RESULT.size :], buffers)
+            if not ok:
+                value = _exception(*value)
+            return ok, value, failed_index, seconds
         except BaseException as error:
             why = f"{type(error).__name__}: {error}"
             value = RemoteError(f"the result could not be read in this process: {why}")
             value.__cause__ = error
             return False, value, failed_index, seconds
-        if not ok:
-            value = _exception(*value)
-        return ok, value, failed_index, seconds
+        finally:
+            here.home = before  # a thread outlives its pools
 
     def _space(self, space):
         there = self._dicts.get(space)

@@ -6,6 +6,7 @@ import dataclasses
 import dis
 import enum
 import functools
+import gc
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import sys
 import textwrap
 import threading
 import types
+import weakref
 
 import pytest
 from allcores import _byvalue
@@ -386,6 +388,34 @@ def test_what_an_initializer_sets_is_seen_by_the_tasks(loop):
         assert loop.call(read_table) == 6
     assert loop.call(lambda: (number, table)) == (5, {"value": 6})
     assert number is None and table == {}
+
+
+def test_a_key_may_be_past_4_gib(loop):
+    first = 1 << 33
+    blobs = {}
+
+    def store(blob):
+        blobs[first + len(blobs)] = bytes(blob)
+        return first + len(blobs) - 1
+
+    loop.sender = Sender(store)
+    loop.receiver = Receiver(blobs.__getitem__, install=False)
+    for _ in range(3):
+        assert loop.call(is_even, 4) is True
+    assert blobs
+
+
+def test_a_sender_lives_no_longer_than_its_user_keeps_it():
+    loop = Loop()
+    assert loop.call(same, Point(1, 2)) == Point(1, 2)
+    answer = loop.receiver.run(loop.sender.pack(CALL, same, ((1,), {}))[0], [])
+    payload = answer[0][:-2]  # cannot be read
+    assert type(loop.sender.unpack_result(payload, [])[1]) is RemoteError
+    assert _byvalue.here.home is not loop.sender
+    ended = weakref.ref(loop.sender)
+    del loop
+    gc.collect()
+    assert ended() is None
 
 
 def test_a_global_that_changed_in_the_parent_is_seen(loop):
@@ -772,6 +802,31 @@ def test_the_refusal_names_the_object_and_the_path_to_it(loop):
         check("the function (the global 'number')", read_number)
     finally:
         number = None
+
+
+def test_a_refusal_where_each_part_can_be_sent_says_so_and_why(loop, monkeypatch):
+    environment = loop.sender._environment
+    failures = []
+
+    def refuse_once(needs, classes):
+        if not failures:
+            failures.append(1)
+            raise MemoryError("the store is full")
+        return environment(needs, classes)
+
+    monkeypatch.setattr(loop.sender, "_environment", refuse_once)
+    for mode, function, data, name in (
+        (CALL, same, ((), {}), "the task"),
+        (MAP, same, [1, 2], "the batch of calls"),
+        (CALLS, None, [(same, (lambda: 1,), {})], "the task of call 1"),
+    ):
+        failures.clear()
+        with pytest.raises(pickle.PicklingError) as caught:
+            loop.sender.pack(mode, function, data)
+        assert str(caught.value) == (
+            f"{name} cannot be sent to a worker process, though each of its parts can "
+            "be alone (MemoryError: the store is full)"
+        )
 
 
 def test_the_refusal_of_a_batch_names_the_item(loop):
