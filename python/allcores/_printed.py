@@ -13,6 +13,8 @@ import io
 import marshal
 import struct
 import sys
+from itertools import groupby
+from operator import itemgetter
 
 __all__ = ["PRINTED", "Printed", "show_printed"]
 
@@ -30,12 +32,24 @@ class Printed:
 
     def add_to(self, answer):
         """The task's (payload, buffers), with what it has printed before it."""
-        if not self.pieces:
+        count = len(self.pieces)  # threads of the task may go on printing
+        if not count:
             return answer
-        text = marshal.dumps(self.pieces)
-        self.pieces.clear()
-        payload, buffers = answer
-        return b"".join((_HEAD.pack(PRINTED, len(text)), text, payload)), buffers
+        try:
+            taken = self.pieces[:count]
+            text = marshal.dumps(
+                [
+                    (name, "".join([text for _, text in pieces]))
+                    for name, pieces in groupby(taken, itemgetter(0))
+                ]
+            )
+            payload, buffers = answer
+            payload = b"".join((_HEAD.pack(PRINTED, len(text)), text, payload))
+        except Exception:  # no memory for it, or more than 4 GiB: the result alone
+            return answer
+        finally:
+            del self.pieces[:count]
+        return payload, buffers
 
 
 class _Stream(io.TextIOBase):
@@ -61,22 +75,37 @@ class _Stream(io.TextIOBase):
     def write(self, text):
         if not isinstance(text, str):
             raise TypeError(f"write() takes text, not {type(text).__name__}")
-        pieces = self._pieces
-        if pieces and pieces[-1][0] == self._name:
-            pieces[-1] = (self._name, pieces[-1][1] + str(text))
-        elif text:
-            pieces.append((self._name, str(text)))
+        if text:
+            self._pieces.append((self._name, str(text)))
         return len(text)
 
 
 def show_printed(payload):
-    """In the parent: write a task's text; returns the result's own payload."""
+    """In the parent: write a task's text; returns the result's own payload.
+
+    Text that cannot be written is left out: the result counts for more.
+    """
     _, size = _HEAD.unpack_from(payload)
     begin = _HEAD.size
     view = memoryview(payload)
-    for name, text in marshal.loads(view[begin : begin + size]):
-        stream = getattr(sys, name)
-        if stream is not None:
-            stream.write(text)
-            stream.flush()
+    try:
+        pieces = marshal.loads(view[begin : begin + size])
+    except MemoryError:
+        pieces = ()
+    for name, text in pieces:
+        try:
+            _write(getattr(sys, name, None), text)
+        except Exception:
+            pass  # closed, nobody reads it any more, or no proper stream
     return view[begin + size :]
+
+
+def _write(stream, text):
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = getattr(stream, "encoding", None) or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()

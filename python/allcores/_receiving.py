@@ -136,7 +136,7 @@ class Receiver:
         done = None  # the results of a batch that runs
         try:
             mode, flags, view_bits, environment, size = TASK.unpack_from(payload)
-            here.home = self
+            here.home = self  # for good: it lives as long as its process
             if environment and environment != self._environment:
                 self._enter(environment)
             view = memoryview(payload)

@@ -7,6 +7,7 @@ import dis
 import enum
 import functools
 import gc
+import io
 import json
 import math
 import os
@@ -19,7 +20,7 @@ import types
 import weakref
 
 import pytest
-from allcores import _byvalue
+from allcores import _byvalue, _printed
 from allcores._receiving import INBAND_BYTES
 from allcores._shipping import Receiver, RemoteError, Sender
 from allcores._workers import CALL, CALLS, MAP, STARMAP, RemoteTraceback
@@ -410,8 +411,9 @@ def test_a_sender_lives_no_longer_than_its_user_keeps_it():
     assert loop.call(same, Point(1, 2)) == Point(1, 2)
     answer = loop.receiver.run(loop.sender.pack(CALL, same, ((1,), {}))[0], [])
     payload = answer[0][:-2]  # cannot be read
+    _byvalue.here.home = None  # the receiver, which the loop's store refers to
     assert type(loop.sender.unpack_result(payload, [])[1]) is RemoteError
-    assert _byvalue.here.home is not loop.sender
+    assert _byvalue.here.home is None
     ended = weakref.ref(loop.sender)
     del loop
     gc.collect()
@@ -1247,3 +1249,56 @@ def test_many_threads_may_pack_at_once(loop):
 
 def test_base64_is_a_module_of_the_worker_too(loop):
     assert loop.call(lambda: base64.b64encode(b"x")) == b"eA=="
+
+
+# ---- What tasks print ----------------------------------------------------------
+
+
+@pytest.fixture
+def capture(monkeypatch):
+    """What makes a `Printed`; the streams are put back after the test."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    return _printed.Printed
+
+
+def test_many_small_prints_are_joined_in_their_order(capture):
+    printed = capture()
+    for _ in range(200_000):
+        sys.stdout.write("ab")
+    sys.stderr.write("error")
+    sys.stdout.write("end")
+    payload, buffers = printed.add_to((b"result", []))
+    out, err = io.StringIO(), io.StringIO()
+    sys.stdout, sys.stderr = out, err
+    assert bytes(_printed.show_printed(payload)) == b"result" and buffers == []
+    assert out.getvalue() == "ab" * 200_000 + "end" and err.getvalue() == "error"
+    assert len(payload) < 401_000
+    assert printed.add_to((b"result", [])) == (b"result", [])
+
+
+def test_what_is_printed_is_left_out_where_there_is_no_memory(capture, monkeypatch):
+    printed = capture()
+
+    def fail(pieces):
+        raise MemoryError
+
+    sys.stdout.write("text")
+    monkeypatch.setattr(_printed.marshal, "dumps", fail)
+    assert printed.add_to((b"result", [])) == (b"result", [])
+    assert printed.pieces == []
+
+
+def test_text_that_cannot_be_written_does_not_hide_the_result(capture):
+    printed = capture()
+    sys.stdout.write("a\u2713\ud800b")
+    payload = printed.add_to((b"result", []))[0]
+    raw = io.BytesIO()
+    closed = io.StringIO()
+    closed.close()
+    for stream in (io.TextIOWrapper(raw, "ascii"), closed, None, object()):
+        sys.stdout = stream
+        assert bytes(_printed.show_printed(payload)) == b"result"
+        if stream is not None and stream is not closed:
+            shown = raw.getvalue()
+            assert shown == b"a\\u2713\\ud800b"
