@@ -7,8 +7,8 @@ A large array that several tasks of one call are given is copied into shared mem
 once (`share`): each task then names that copy. A worker that goes on using such a copy
 after its task keeps it from being freed for as long as the workers live.
 
-Invariant: each key that `_procs` gave is in `_tickets`, or its outcome in `_early`
-(another thread took it in before `submit` could note the key), until it is taken in.
+Invariant: `_procs` holds each ticket until its outcome was acknowledged (`done`), so an
+exception that a signal's handler raises, wherever it comes, loses none.
 
 Knows nothing of: how a task is pickled, shared memory.
 """
@@ -43,6 +43,8 @@ _RUNNING = 2
 SHARED_BYTES = 1 << 20  # smaller buffers are copied for each task
 PAGE_BYTES = 1 << 16  # what a stored blob takes at least
 STORED_MOST = 1 << 28
+_FDS_MOST = 60
+_RETRIES_MOST = (1 << 31) - 1
 SHARED_MOST = 8  # copies that a call keeps for its later tasks
 
 _PROGRAM = (
@@ -90,8 +92,6 @@ class ProcessWorkers(Workers):
                 f"start_method is 'forkserver', 'fork' or 'spawn', not {start_method!r}"
             )
         super().__init__(count)
-        self._tickets = {}
-        self._early = {}
         self._sleeping = 0
         self._refusal = None
         self._shared = {}  # key -> copies in shared memory that the task uses
@@ -101,6 +101,8 @@ class ProcessWorkers(Workers):
         self._pid = os.getpid()
         _tell_of_ledger()
         server = None if start_method == "fork" else _server(start_method)
+        if server is None:
+            _flush()  # else the copy prints what waits here as well
         self._pool = _procs.pool(
             count, server, _fork_worker, max_tasks_per_child or 0, lazy
         )
@@ -111,7 +113,15 @@ class ProcessWorkers(Workers):
         self._sender = Sender(self._store)
         payload = None
         if initializer is not None:
-            payload, self._setup_fds = self._sender.pack_setup(initializer, initargs)
+            payload, fds = self._sender.pack_setup(initializer, initargs)
+            self._setup_fds = fds
+            weakref.finalize(self, _close_all, fds)
+            if len(fds) > _FDS_MOST:
+                raise ValueError(
+                    f"initargs hold {len(fds)} locks, queues and the like that need a "
+                    f"file descriptor each, and at most {_FDS_MOST} can be given; make "
+                    "locks by multiprocessing's get_context('forkserver'), without"
+                )
         relays = not (_is_stream(sys.stdout, 1) and _is_stream(sys.stderr, 2))
         self._pool.start(setup_of(payload, relays), self._setup_fds)
         self._submit = self._pool.submit
@@ -136,22 +146,22 @@ class ProcessWorkers(Workers):
         if share is not None and buffers:
             buffers = [self._share(buffer, share) for buffer in buffers]
         ticket = Ticket(self, on_done, tag)
-        limit_ns = 0 if timeout is None else max(1, int(timeout * 1e9))
+        if share is not None and buffers:
+            self._shared[ticket] = buffers
+        limit_ns = 0 if timeout is None else _limit_ns(timeout)
+        self._outstanding += 1  # nothing between this and the call can be interrupted
         try:
-            key = self._submit(payload, buffers, limit_ns, retries)
-        except RuntimeError:
-            text = self._pool.refusal()
+            self._submit(
+                payload, buffers, limit_ns, min(retries, _RETRIES_MOST), ticket
+            )
+        except Exception as error:
+            self._outstanding -= 1
+            self._shared.pop(ticket, None)
+            text = self._pool.refusal() if isinstance(error, RuntimeError) else None
             if text is None:
                 raise
             self._refuse(text)
             raise self._refusal() from None
-        self._outstanding += 1
-        if share is not None and buffers:
-            self._shared[key] = buffers
-        ticket._key = key
-        self._tickets[key] = ticket
-        if self._early:
-            self._settle(key)
         return ticket
 
     def _share(self, buffer, share):
@@ -179,32 +189,36 @@ class ProcessWorkers(Workers):
 
     def poll(self, is_waiting=False):
         count = 0
-        take = self._next
-        while (entry := take()) is not None:
-            count += 1
-            ticket = self._tickets.pop(entry[0], None)
-            if ticket is not None:
-                self._take_in(ticket, entry)
-            else:
-                self._early[entry[0]] = entry
-                self._settle(entry[0])
-        if count and self._sleeping > is_waiting:
-            self._pool.ring()
+        take, done = self._next, self._pool.done
+        try:
+            while (entry := take()) is not None:
+                count += 1
+                if not entry[1].done:
+                    self._take_in(*entry[1:])
+                done(entry)
+        except BaseException:
+            self._pool.unmark()  # what was begun here is taken in by the next call
+            raise
+        finally:
+            if count and self._sleeping > is_waiting:
+                self._pool.ring()
         return count
 
-    def _settle(self, key):
-        """Bring an early outcome and its ticket together, by one thread of two."""
-        if key not in self._tickets or key not in self._early:
-            return
-        ticket = self._tickets.pop(key, None)
-        if ticket is not None:
-            self._take_in(ticket, self._early.pop(key))
-
-    def _take_in(self, ticket, entry):
-        key, end, pid, attempts, exit_status, run_ns, is_held, payload, buffers = entry
+    def _take_in(
+        self,
+        ticket,
+        end,
+        pid,
+        attempts,
+        exit_status,
+        run_ns,
+        is_held,
+        payload,
+        buffers,
+    ):
         ticket.pid = pid
         if self._shared:
-            shared = self._shared.pop(key, None)
+            shared = self._shared.pop(ticket, None)
             if is_held and shared is not None:
                 self._held.append(shared)
         if end == _DONE:
@@ -318,9 +332,12 @@ class ProcessWorkers(Workers):
         return self._pool.pids()
 
     def _close_fds(self):
-        fds, self._setup_fds = self._setup_fds, []
-        for fd in fds:
-            os.close(fd)
+        _close_all(self._setup_fds)
+
+
+def _close_all(fds):
+    while fds:
+        os.close(fds.pop())
 
 
 def _is_stream(stream, fd):
@@ -338,6 +355,23 @@ def _tell_of_ledger():
             os.environ["ALLCORES_LEDGER"] = _core.ledger_export()
         except OSError:
             pass  # there is no shared memory, so nothing to share
+
+
+def _limit_ns(seconds):
+    """A time limit in nanoseconds; 0 = none."""
+    if not seconds >= 0:
+        raise ValueError(
+            f"timeout takes seconds of 0 or more, or None; not {seconds!r}"
+        )
+    return 0 if seconds > 9e9 else max(1, int(seconds * 1e9))
+
+
+def _flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
 
 
 def _closed():

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
 from typing_extensions import Buffer
 
@@ -21,26 +21,14 @@ class Pool:
         buffers: Sequence[Buffer],
         limit_ns: int,
         retries: int,
+        ticket: object,
         /,
-    ) -> int: ...
+    ) -> None: ...
     def store(self, data: Buffer, /) -> int: ...
     def keep(self, data: Buffer, /) -> memoryview: ...
-    def next(
-        self, /
-    ) -> (
-        tuple[
-            int,
-            int,
-            int,
-            int,
-            int,
-            int,
-            bool,
-            bytes | memoryview,
-            tuple[memoryview, ...],
-        ]
-        | None
-    ): ...
+    def next(self, /) -> list[Any] | None: ...
+    def done(self, entry: list[Any], /) -> None: ...
+    def unmark(self, /) -> None: ...
     def bell(self, /) -> int: ...
     def wait(self, bell: int, seconds: float | None, /) -> None: ...
     def where(self, key: int, /) -> int: ...

@@ -24,6 +24,7 @@ typedef struct procs_state {
   PyTypeObject *block_type;
   PyTypeObject *part_type;
   PyTypeObject *pool_type;
+  PyObject *key_name; /* "_key" */
 } procs_state;
 
 static struct PyModuleDef procs_module;
@@ -66,7 +67,9 @@ typedef struct part {
 
 typedef struct pool {
   PyObject_HEAD ac_pool *pool;
-  PyObject *child; /* what a worker forked off this process runs */
+  PyObject *child;   /* what a worker forked off this process runs */
+  PyObject *tickets; /* key -> the submitter's object, until it is told */
+  PyObject *inbox;   /* lists of what was taken in and not acknowledged */
 } pool;
 
 static void block_dealloc(PyObject *self) {
@@ -283,6 +286,8 @@ static ac_status worker_begin(ac_worker_link *link, ac_bytes setup,
   } else if (PyUnicode_Check(answer)) { /* why it cannot begin */
     Py_ssize_t size;
     const char *text = PyUnicode_AsUTF8AndSize(answer, &size);
+    if (text == NULL)
+      PyErr_Clear();
     *ret_text = (ac_bytes){text != NULL ? text : "", text ? (size_t)size : 0};
     worker->text = answer;
     answer = NULL;
@@ -326,14 +331,17 @@ static void worker_run(ac_worker_link *link, const ac_message *in,
     }
   }
   PyObject *answer = NULL;
+  pid_t pid = getpid();
   if (block != NULL || !PyErr_Occurred())
     answer = call_run(worker, block, in);
+  if (getpid() != pid)
+    _exit(0); /* a child that the task forked: it is no worker */
   if (answer == NULL || views_take(&worker->out, PyTuple_GET_ITEM(answer, 0),
                                    PyTuple_GET_ITEM(answer, 1)) < 0) {
     /* run() sees to errors of tasks itself; this one is ours: end here, so that
      * the task fails with a death. */
     PyErr_Print();
-    Py_FatalError("allcores: a worker could not hand over its result");
+    _exit(1);
   }
   *ret = worker->out.message;
   Py_DECREF(answer);
@@ -356,7 +364,14 @@ static void worker_rest(worker *worker, PyObject *flag) {
   worker->thread = PyEval_SaveThread();
 }
 
-static void worker_before_sleep(void *ctx) { worker_rest(ctx, Py_True); }
+/* The last result has been copied: do not keep it while idle. */
+static void worker_before_sleep(void *ctx) {
+  worker *worker = ctx;
+  PyEval_RestoreThread(worker->thread);
+  views_release(&worker->out);
+  worker->thread = PyEval_SaveThread();
+  worker_rest(worker, Py_True);
+}
 static void worker_after_sleep(void *ctx) { worker_rest(ctx, Py_False); }
 
 static PyObject *procs_worker_serve(PyObject *module, PyObject *args) {
@@ -366,12 +381,11 @@ static PyObject *procs_worker_serve(PyObject *module, PyObject *args) {
   if (!PyArg_ParseTuple(args, "iiiOOO:worker_serve", &fds[0], &fds[1], &number,
                         &worker.begin, &worker.run, &worker.sleep))
     return NULL;
-  ac_worker_ops ops = {
-      .begin = worker_begin, .run = worker_run, .ctx = &worker};
-  if (worker.sleep != Py_None) {
-    ops.before_sleep = worker_before_sleep;
-    ops.after_sleep = worker_after_sleep;
-  }
+  ac_worker_ops ops = {.begin = worker_begin,
+                       .run = worker_run,
+                       .before_sleep = worker_before_sleep,
+                       .after_sleep = worker_after_sleep,
+                       .ctx = &worker};
   worker.thread = PyEval_SaveThread();
   ac_status st = ac_worker_serve(fds, number, &ops);
   PyEval_RestoreThread(worker.thread);
@@ -398,14 +412,20 @@ static PyObject *procs_worker_fetch(PyObject *module, PyObject *args) {
 /* ---- The fork server
  * ----------------------------------------------------------- */
 
+static int is_prepared; /* Python's hooks before a fork have run */
+
 static int fork_python(void *ctx) {
+  int was_prepared = is_prepared;
   (void)ctx;
-  PyOS_BeforeFork();
+  if (!was_prepared)
+    PyOS_BeforeFork();
   pid_t pid = fork();
-  if (pid == 0)
+  if (pid == 0) {
+    is_prepared = 0;
     PyOS_AfterFork_Child();
-  else
+  } else if (!was_prepared) {
     PyOS_AfterFork_Parent();
+  }
   return (int)pid;
 }
 
@@ -493,7 +513,23 @@ static PyObject *procs_pool(PyObject *module, PyObject *args) {
   made->pool = NULL;
   made->child = child;
   Py_INCREF(child);
-  ac_status st = ac_pool_create(&options, &made->pool);
+  made->tickets = PyDict_New();
+  made->inbox = PyList_New(0);
+  if (made->tickets == NULL || made->inbox == NULL) {
+    Py_DECREF(made);
+    return NULL;
+  }
+  ac_status st;
+  if (options.server != NULL) {
+    Py_BEGIN_ALLOW_THREADS st = ac_pool_create(&options, &made->pool);
+    Py_END_ALLOW_THREADS
+  } else { /* Python's hooks may let other threads run: before any lock */
+    PyOS_BeforeFork();
+    is_prepared = 1;
+    st = ac_pool_create(&options, &made->pool);
+    is_prepared = 0;
+    PyOS_AfterFork_Parent();
+  }
   if (st != AC_OK) {
     Py_DECREF(made);
     return raise_status(st);
@@ -527,8 +563,23 @@ static void pool_dealloc(PyObject *self) {
   pool *dead = (pool *)self;
   Py_BEGIN_ALLOW_THREADS ac_pool_destroy(dead->pool);
   Py_END_ALLOW_THREADS Py_XDECREF(dead->child);
+  Py_XDECREF(dead->tickets);
+  Py_XDECREF(dead->inbox);
   type->tp_free(self);
   Py_DECREF(type);
+}
+
+/* Note whose a key is. Nothing of Python's runs between the task's submission
+ * and this, so no signal's handler can come between. */
+static int note_ticket(pool *self, uint64_t key, PyObject *ticket) {
+  procs_state *state = state_of_type(Py_TYPE(self));
+  PyObject *number = PyLong_FromUnsignedLongLong(key);
+  int result =
+      number == NULL ? -1 : PyObject_SetAttr(ticket, state->key_name, number);
+  if (result == 0)
+    result = PyDict_SetItem(self->tickets, number, ticket);
+  Py_XDECREF(number);
+  return result;
 }
 
 static PyObject *pool_submit(PyObject *self, PyObject *const *args,
@@ -536,25 +587,28 @@ static PyObject *pool_submit(PyObject *self, PyObject *const *args,
   views views;
   uint64_t key;
   ac_pool_task task;
-  if (count != 4)
-    return PyErr_Format(PyExc_TypeError, "submit() takes 4 arguments");
+  if (count != 5)
+    return PyErr_Format(PyExc_TypeError, "submit() takes 5 arguments");
   task.limit_ns = PyLong_AsLongLong(args[2]);
   task.retries = (int)PyLong_AsLong(args[3]);
   if (PyErr_Occurred())
     return NULL;
   ac_status st = AC_OK;
   int result = views_take(&views, args[0], args[1]);
-  if (result == 0 && views.count > 0) {
-    Py_BEGIN_ALLOW_THREADS st =
-        ac_pool_submit(((pool *)self)->pool, &views.message, &task, &key);
-    Py_END_ALLOW_THREADS
-  } else if (result == 0) {
+  if (result == 0)
+    /* The GIL is kept: another thread must not take in the result before its
+     * ticket is noted. */
     st = ac_pool_submit(((pool *)self)->pool, &views.message, &task, &key);
-  }
   views_release(&views);
   if (result < 0)
     return NULL;
-  return st == AC_OK ? PyLong_FromUnsignedLongLong(key) : raise_status(st);
+  if (st != AC_OK)
+    return raise_status(st);
+  if (note_ticket((pool *)self, key, args[4]) < 0) {
+    (void)ac_pool_cancel(((pool *)self)->pool, key, true);
+    return NULL;
+  }
+  Py_RETURN_NONE;
 }
 
 static PyObject *pool_store(PyObject *self, PyObject *arg) {
@@ -568,37 +622,146 @@ static PyObject *pool_store(PyObject *self, PyObject *arg) {
   return st == AC_OK ? PyLong_FromUnsignedLongLong(key) : raise_status(st);
 }
 
-/* None, or (key, end, pid, attempts, exit_status, run_ns, is_held, payload,
- * buffers). */
-static PyObject *pool_next(PyObject *self, PyObject *unused) {
-  procs_state *state = state_of_type(Py_TYPE(self));
-  ac_pool *of = ((pool *)self)->pool;
-  ac_pool_result result;
-  PyObject *payload, *buffers;
-  block *block = NULL;
-  (void)unused;
-  if (!ac_pool_next(of, &result))
-    Py_RETURN_NONE;
-  if (result.message.buffer_count > 0) {
-    block = make_block(state);
-    if (block != NULL) {
-      Py_INCREF(self);
-      block->pool = self;
-    }
+/* A message whose buffers are small, as bytes and bytearrays of its own: a run
+ * of the arena would take more. */
+static int copy_message(const ac_message *message, PyObject **ret_payload,
+                        PyObject **ret_buffers) {
+  PyObject *payload = PyBytes_FromStringAndSize(
+      message->bytes.data, (Py_ssize_t)message->bytes.size_bytes);
+  PyObject *buffers = PyTuple_New((Py_ssize_t)message->buffer_count);
+  for (size_t i = 0; buffers != NULL && i < message->buffer_count; i++) {
+    PyObject *copy = PyByteArray_FromStringAndSize(
+        message->buffers[i].data, (Py_ssize_t)message->buffers[i].size_bytes);
+    PyObject *view = copy == NULL ? NULL : PyMemoryView_FromObject(copy);
+    Py_XDECREF(copy);
+    if (view == NULL)
+      Py_CLEAR(buffers);
+    else
+      PyTuple_SET_ITEM(buffers, (Py_ssize_t)i, view);
   }
+  if (payload == NULL || buffers == NULL) {
+    Py_XDECREF(payload);
+    Py_XDECREF(buffers);
+    return -1;
+  }
+  *ret_payload = payload;
+  *ret_buffers = buffers;
+  return 0;
+}
+
+static bool is_small(const ac_message *message) {
+  enum { COPIED_BYTES = 131072 };
+  size_t total = 0;
+  for (size_t i = 0; i < message->buffer_count && total <= COPIED_BYTES; i++)
+    total += message->buffers[i].size_bytes;
+  return total <= COPIED_BYTES;
+}
+
+/* The result's message; its memory is freed, or a Block's. For want of memory
+ * the result is none. */
+static void take_message(PyObject *self, ac_pool_result *result,
+                         PyObject **ret_payload, PyObject **ret_buffers) {
+  procs_state *state = state_of_type(Py_TYPE(self));
+  block *block = NULL;
   int made = -1;
-  if (block != NULL || result.message.buffer_count == 0)
-    made = make_message(state, (PyObject *)block, &result.message, 0, &payload,
-                        &buffers);
-  ac_pool_result_free(of, &result, made == 0 && block != NULL,
+  if (is_small(&result->message)) {
+    made = copy_message(&result->message, ret_payload, ret_buffers);
+  } else if ((block = make_block(state)) != NULL) {
+    Py_INCREF(self);
+    block->pool = self;
+    made = make_message(state, (PyObject *)block, &result->message, 0,
+                        ret_payload, ret_buffers);
+  }
+  ac_pool_result_free(((pool *)self)->pool, result, made == 0 && block != NULL,
                       block != NULL ? &block->buffers : NULL);
   Py_XDECREF(block);
-  if (made < 0)
+  if (made == 0)
+    return;
+  PyErr_Clear();
+  if (result->end == AC_TASK_DONE)
+    result->end = AC_TASK_NOMEM;
+  Py_INCREF(Py_None);
+  *ret_payload = Py_None;
+  Py_INCREF(Py_None);
+  *ret_buffers = Py_None;
+}
+
+/* Put a finished task into the inbox: [mark, ticket, end, pid, attempts,
+ * exit_status, run_ns, is_held, payload, buffers]. 0 = there is none. */
+static int fill_inbox(pool *self) {
+  ac_pool_result result;
+  PyObject *payload, *buffers;
+  if (!ac_pool_next(self->pool, &result))
+    return 0;
+  take_message((PyObject *)self, &result, &payload, &buffers);
+  PyObject *key = PyLong_FromUnsignedLongLong(result.key);
+  PyObject *ticket =
+      key == NULL ? NULL : PyDict_GetItemWithError(self->tickets, key);
+  int status = ticket == NULL && PyErr_Occurred() ? -1 : 1;
+  if (ticket != NULL) { /* else its submission failed */
+    PyObject *entry = Py_BuildValue(
+        "[iOiiiiLNOO]", 0, ticket, (int)result.end, result.pid, result.attempts,
+        result.exit_status, (long long)result.run_ns,
+        PyBool_FromLong(result.is_held), payload, buffers);
+    if (entry == NULL || PyList_Append(self->inbox, entry) < 0 ||
+        PyDict_DelItem(self->tickets, key) < 0)
+      status = -1;
+    Py_XDECREF(entry);
+  }
+  Py_XDECREF(key);
+  Py_DECREF(payload);
+  Py_DECREF(buffers);
+  return status;
+}
+
+/* Give every entry that this thread has marked back to all. */
+static PyObject *pool_unmark(PyObject *self, PyObject *unused) {
+  PyObject *inbox = ((pool *)self)->inbox;
+  PyObject *zero = PyLong_FromLong(0);
+  PyObject *mine = PyLong_FromUnsignedLong(PyThread_get_thread_ident());
+  (void)unused;
+  for (Py_ssize_t i = 0; zero && mine && i < PyList_GET_SIZE(inbox); i++) {
+    PyObject *entry = PyList_GET_ITEM(inbox, i);
+    if (PyObject_RichCompareBool(PyList_GET_ITEM(entry, 0), mine, Py_EQ) == 1) {
+      Py_INCREF(zero);
+      (void)PyList_SetItem(entry, 0, zero);
+    }
+  }
+  Py_XDECREF(zero);
+  Py_XDECREF(mine);
+  Py_RETURN_NONE;
+}
+
+/* The oldest entry that no thread has marked, marked as this thread's; None. */
+static PyObject *pool_next(PyObject *self, PyObject *unused) {
+  PyObject *inbox = ((pool *)self)->inbox;
+  (void)unused;
+  if (fill_inbox((pool *)self) < 0)
     return NULL;
-  return Py_BuildValue("KiiiiLNNN", (unsigned long long)result.key,
-                       (int)result.end, result.pid, result.attempts,
-                       result.exit_status, (long long)result.run_ns,
-                       PyBool_FromLong(result.is_held), payload, buffers);
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(inbox); i++) {
+    PyObject *entry = PyList_GET_ITEM(inbox, i);
+    if (!PyLong_Check(PyList_GET_ITEM(entry, 0)) ||
+        PyLong_AsUnsignedLong(PyList_GET_ITEM(entry, 0)) != 0)
+      continue;
+    PyObject *mine = PyLong_FromUnsignedLong(PyThread_get_thread_ident());
+    if (mine == NULL || PyList_SetItem(entry, 0, mine) < 0)
+      return NULL;
+    Py_INCREF(entry);
+    return entry;
+  }
+  Py_RETURN_NONE;
+}
+
+/* An entry's outcome is its ticket's: forget it. */
+static PyObject *pool_done(PyObject *self, PyObject *entry) {
+  PyObject *inbox = ((pool *)self)->inbox;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(inbox); i++)
+    if (PyList_GET_ITEM(inbox, i) == entry) {
+      if (PyList_SetSlice(inbox, i, i + 1, NULL) < 0)
+        return NULL;
+      break;
+    }
+  Py_RETURN_NONE;
 }
 
 static PyObject *pool_keep(PyObject *self, PyObject *arg) {
@@ -721,8 +884,8 @@ static PyObject *pool_pids(PyObject *self, PyObject *unused) {
 
 static PyMethodDef pool_methods[] = {
     {"submit", (PyCFunction)(void (*)(void))pool_submit, METH_FASTCALL,
-     "submit($self, payload, buffers, limit_ns, retries, /)\n--\n\n"
-     "Hand over a task; returns its key."},
+     "submit($self, payload, buffers, limit_ns, retries, ticket, /)\n--\n\n"
+     "Hand over a task; sets the ticket's _key."},
     {"start", pool_start, METH_VARARGS,
      "start($self, setup, fds, /)\n--\n\nStart the workers, with what each is "
      "given."},
@@ -732,8 +895,13 @@ static PyMethodDef pool_methods[] = {
      "keep($self, data, /)\n--\n\nCopy bytes to where tasks' buffers lie; "
      "returns a buffer."},
     {"next", pool_next, METH_NOARGS,
-     "next($self, /)\n--\n\nTake in a finished task, or None: (key, end, pid, "
-     "attempts, exit_status, run_ns, is_held, payload, buffers)."},
+     "next($self, /)\n--\n\nTake in a finished task, or None: [mark, ticket, "
+     "end, pid, attempts, exit_status, run_ns, is_held, payload, buffers]. It "
+     "comes again until done() is called, to this thread after unmark()."},
+    {"done", pool_done, METH_O,
+     "done($self, entry, /)\n--\n\nForget an entry that next() gave."},
+    {"unmark", pool_unmark, METH_NOARGS,
+     "unmark($self, /)\n--\n\nHave next() give this thread's entries again."},
     {"bell", pool_bell, METH_NOARGS,
      "bell($self, /)\n--\n\nCounts news; for wait()."},
     {"wait", (PyCFunction)(void (*)(void))pool_wait, METH_FASTCALL,
@@ -813,6 +981,9 @@ static int procs_exec(PyObject *module) {
       PyModule_AddType(module, state->part_type) < 0 ||
       PyModule_AddType(module, state->pool_type) < 0)
     return -1;
+  state->key_name = PyUnicode_InternFromString("_key");
+  if (state->key_name == NULL)
+    return -1;
   return PyModule_AddIntConstant(module, "FORKSERVER_FD", AC_FORKSERVER_FD);
 }
 
@@ -821,6 +992,7 @@ static int procs_traverse(PyObject *module, visitproc visit, void *arg) {
   Py_VISIT(state->block_type);
   Py_VISIT(state->part_type);
   Py_VISIT(state->pool_type);
+  Py_VISIT(state->key_name);
   return 0;
 }
 
@@ -829,6 +1001,7 @@ static int procs_clear(PyObject *module) {
   Py_CLEAR(state->block_type);
   Py_CLEAR(state->part_type);
   Py_CLEAR(state->pool_type);
+  Py_CLEAR(state->key_name);
   return 0;
 }
 

@@ -380,7 +380,7 @@ import allcores as ac
 
 def report(_):
     os.setsid()
-    print(os.getpid(), os.getppid(), flush=True)
+    os.write(1, f"{os.getpid()} {os.getppid()}\\n".encode())
     time.sleep(1000)
 
 ac.Pool(2).map(report, range(2), chunksize=1)
