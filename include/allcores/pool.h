@@ -194,7 +194,7 @@ AC_API void ac_pool_result_free(ac_pool *pool, ac_pool_result *result,
 AC_API void ac_pool_buffers_free(ac_pool *pool, uint64_t buffers);
 
 /** Copy bytes to where workers find them. A buffer of a task that lies there,
- * whole or in part, is not copied again. To be freed with
+ * whole or in part, is not copied again; any other is. To be freed with
  * ac_pool_buffers_free(), after the tasks that use it have ended.
  * @return AC_OK; AC_E_NOMEM. */
 AC_API ac_status ac_pool_keep(ac_pool *pool, ac_bytes bytes,

@@ -26,7 +26,15 @@ static bool is_in(const ac__segment *arena, const ac_bytes *buffer) {
   return at >= base && at - base < arena->size_bytes;
 }
 
-size_t ac__envelope_bytes(const ac__segment *arena, const ac_message *message) {
+/* One of both says which buffers stay: `stays`, or if it is NULL the arena. */
+static bool does_stay(const ac__segment *arena, const ac_message *message,
+                      const bool *stays, size_t number) {
+  return stays != NULL ? stays[number]
+                       : is_in(arena, &message->buffers[number]);
+}
+
+static size_t count_bytes(const ac__segment *arena, const ac_message *message,
+                          const bool *stays) {
   const size_t most = SIZE_MAX / 4;
   if (message->bytes.size_bytes > most ||
       message->buffer_count > most / sizeof(record))
@@ -36,10 +44,18 @@ size_t ac__envelope_bytes(const ac__segment *arena, const ac_message *message) {
   for (size_t i = 0; i < message->buffer_count; i++) {
     if (message->buffers[i].size_bytes > most || total > most)
       return SIZE_MAX;
-    if (!is_in(arena, &message->buffers[i]))
+    if (!does_stay(arena, message, stays, i))
       total = align(total) + message->buffers[i].size_bytes;
   }
   return total;
+}
+
+size_t ac__envelope_bytes(const ac__segment *arena, const ac_message *message) {
+  return count_bytes(arena, message, NULL);
+}
+
+size_t ac__envelope_bytes_if(const ac_message *message, const bool *stays) {
+  return count_bytes(NULL, message, stays);
 }
 
 static void copy(uint8_t *to, const ac_bytes *from) {
@@ -47,8 +63,8 @@ static void copy(uint8_t *to, const ac_bytes *from) {
     memcpy(to, from->data, from->size_bytes);
 }
 
-void ac__envelope_write(const ac__segment *arena, uint8_t *to,
-                        const ac_message *message) {
+static void write_all(const ac__segment *arena, uint8_t *to,
+                      const ac_message *message, const bool *stays) {
   envelope head = {message->bytes.size_bytes, message->buffer_count};
   size_t at = sizeof head + message->buffer_count * sizeof(record);
   memcpy(to, &head, sizeof head);
@@ -57,7 +73,7 @@ void ac__envelope_write(const ac__segment *arena, uint8_t *to,
   for (size_t i = 0; i < message->buffer_count; i++) {
     const ac_bytes *buffer = &message->buffers[i];
     record record = {.size_bytes = buffer->size_bytes};
-    if (is_in(arena, buffer)) {
+    if (does_stay(arena, message, stays, i)) {
       record.offset = AC__IN_ARENA |
                       (uint64_t)((const uint8_t *)buffer->data - arena->base);
     } else {
@@ -67,6 +83,16 @@ void ac__envelope_write(const ac__segment *arena, uint8_t *to,
     }
     memcpy(to + sizeof head + i * sizeof record, &record, sizeof record);
   }
+}
+
+void ac__envelope_write(const ac__segment *arena, uint8_t *to,
+                        const ac_message *message) {
+  write_all(arena, to, message, NULL);
+}
+
+void ac__envelope_write_if(const ac__segment *arena, uint8_t *to,
+                           const ac_message *message, const bool *stays) {
+  write_all(arena, to, message, stays);
 }
 
 /* Where a buffer lies; NULL if it leaves what it should lie in. */

@@ -2,7 +2,7 @@
  *
  *   size of the bytes, number of buffers; offset and size of each buffer; the
  *   bytes; the buffers, each on a cache line of its own. Offsets count from the
- *   envelope's begin. A buffer that lies in the arena already stays where it
+ *   envelope's begin. A buffer that lies in the arena already may stay where it
  *   is: its offset is the arena's, and marked (AC__IN_ARENA).
  *
  * Knows nothing of: where the envelope lies, what the message says.
@@ -17,12 +17,19 @@
 
 #define AC__IN_ARENA (UINT64_C(1) << 63) /* of a buffer's offset */
 
-/* Bytes that a message takes; SIZE_MAX if they cannot be counted. */
+/* Bytes that a message takes; SIZE_MAX if they cannot be counted. Buffers in
+ * the arena stay where they are. */
 size_t ac__envelope_bytes(const ac__segment *arena, const ac_message *message);
 
 /* Write a message to `to`, which is on a cache line and has room for it. */
 void ac__envelope_write(const ac__segment *arena, uint8_t *to,
                         const ac_message *message);
+
+/* The same, where the caller says of each buffer whether it stays where it is;
+ * those that do lie in the arena. */
+size_t ac__envelope_bytes_if(const ac_message *message, const bool *stays);
+void ac__envelope_write_if(const ac__segment *arena, uint8_t *to,
+                           const ac_message *message, const bool *stays);
 
 /* Read what lies in `size_bytes` at `from`. The buffers' array grows as needed
  * (malloc), and is the caller's to free.

@@ -52,6 +52,7 @@ static void free_pool(ac_pool *pool) {
   free(pool->stale_slots);
   free(pool->crew);
   free(pool->refusal_text);
+  free(pool->kept);
   ac__pool_memory_close(&pool->memory);
   free(pool);
 }
@@ -257,11 +258,54 @@ static void forget_task(ac_pool *pool, task *task) {
 /* ---- Submitting
  * ---------------------------------------------------------------- */
 
-/* Write the message where it will lie: on the heap if a slot takes it. */
-static ac_status keep_message(ac_pool *pool, task *task,
-                              const ac_message *message) {
+/* The number of kept runs that begin at or before an offset. */
+static size_t kept_until(const ac_pool *pool, uint64_t offset) {
+  size_t low = 0, high = pool->kept_count;
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    if (pool->kept[middle].offset <= offset)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+static bool is_kept(const ac_pool *pool, uint64_t offset, size_t size_bytes) {
+  size_t count = kept_until(pool, offset);
+  if (count == 0)
+    return false;
+  const kept_run *run = &pool->kept[count - 1];
+  offset -= run->offset;
+  return offset <= run->size_bytes && size_bytes <= run->size_bytes - offset;
+}
+
+/* Which buffers stay where they are: those in kept runs. Others that lie in the
+ * arena, as parts of results do, may be freed or changed before the task runs.
+ */
+static void find_kept(ac_pool *pool, const ac_message *message, bool *stays) {
   const ac__segment *arena = &pool->memory.arena;
-  size_t size_bytes = ac__envelope_bytes(arena, message);
+  bool is_locked = false;
+  for (size_t i = 0; i < message->buffer_count; i++) {
+    uintptr_t at = (uintptr_t)message->buffers[i].data;
+    uintptr_t base = (uintptr_t)arena->base;
+    stays[i] = false;
+    if (at < base || at - base >= arena->size_bytes)
+      continue;
+    if (!is_locked)
+      (void)pthread_mutex_lock(&pool->lock);
+    is_locked = true;
+    stays[i] = is_kept(pool, at - base, message->buffers[i].size_bytes);
+  }
+  if (is_locked)
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
+/* Write the message where it will lie: on the heap if a slot takes it. */
+static ac_status write_message(ac_pool *pool, task *task,
+                               const ac_message *message, const bool *stays) {
+  const ac__segment *arena = &pool->memory.arena;
+  size_t size_bytes = ac__envelope_bytes_if(message, stays);
   if (size_bytes == SIZE_MAX)
     return fail_memory("ac_pool_submit", "the message");
   task->in_bytes = size_bytes;
@@ -269,13 +313,29 @@ static ac_status keep_message(ac_pool *pool, task *task,
     task->in = malloc(size_bytes);
     if (task->in == NULL)
       return fail_memory("ac_pool_submit", "the message");
-    ac__envelope_write(arena, task->in, message);
+    ac__envelope_write_if(arena, task->in, message, stays);
     return AC_OK;
   }
   ac_status st = ac__arena_take(&pool->memory.arena, AC__OWNER_PARENT,
                                 size_bytes, &task->in_offset);
   if (st == AC_OK)
-    ac__envelope_write(arena, arena->base + task->in_offset, message);
+    ac__envelope_write_if(arena, arena->base + task->in_offset, message, stays);
+  return st;
+}
+
+static ac_status keep_message(ac_pool *pool, task *task,
+                              const ac_message *message) {
+  enum { FEW = 64 };
+  bool few[FEW], *stays = few;
+  if (message->buffer_count > FEW) {
+    stays = malloc(message->buffer_count);
+    if (stays == NULL)
+      return fail_memory("ac_pool_submit", "the message");
+  }
+  find_kept(pool, message, stays);
+  ac_status st = write_message(pool, task, message, stays);
+  if (stays != few)
+    free(stays);
   return st;
 }
 
@@ -417,6 +477,33 @@ static uint64_t run_name(uint64_t offset, size_t size_bytes) {
   return offset / AC__PAGE_BYTES << 32 | pages;
 }
 
+/* Note a kept run; false if memory is refused. Under the lock. */
+static bool note_kept(ac_pool *pool, uint64_t offset, size_t size_bytes) {
+  if (pool->kept_count == pool->kept_room) {
+    size_t room = pool->kept_room * 2 + 16;
+    kept_run *grown = realloc(pool->kept, room * sizeof *grown);
+    if (grown == NULL)
+      return false;
+    pool->kept = grown;
+    pool->kept_room = room;
+  }
+  size_t at = kept_until(pool, offset);
+  memmove(&pool->kept[at + 1], &pool->kept[at],
+          (pool->kept_count - at) * sizeof *pool->kept);
+  pool->kept[at] = (kept_run){offset, size_bytes};
+  pool->kept_count++;
+  return true;
+}
+
+static void forget_kept(ac_pool *pool, uint64_t offset) {
+  size_t count = kept_until(pool, offset);
+  if (count == 0 || pool->kept[count - 1].offset != offset)
+    return;
+  memmove(&pool->kept[count - 1], &pool->kept[count],
+          (pool->kept_count - count) * sizeof *pool->kept);
+  pool->kept_count--;
+}
+
 ac_status ac_pool_keep(ac_pool *pool, ac_bytes bytes, const void **ret_data,
                        uint64_t *ret_buffers) {
   uint64_t offset;
@@ -427,8 +514,17 @@ ac_status ac_pool_keep(ac_pool *pool, ac_bytes bytes, const void **ret_data,
                                 size_bytes, &offset);
   if (st != AC_OK)
     return st;
-  *ret_data =
-      memcpy(pool->memory.arena.base + offset, bytes.data, bytes.size_bytes);
+  (void)pthread_mutex_lock(&pool->lock);
+  bool is_noted = note_kept(pool, offset, size_bytes);
+  (void)pthread_mutex_unlock(&pool->lock);
+  if (!is_noted) {
+    ac__arena_give(&pool->memory.arena, AC__OWNER_PARENT, offset, size_bytes);
+    return fail_memory("ac_pool_keep", "the bytes");
+  }
+  uint8_t *to = pool->memory.arena.base + offset;
+  if (bytes.size_bytes > 0)
+    memcpy(to, bytes.data, bytes.size_bytes);
+  *ret_data = to;
   *ret_buffers = run_name(offset, size_bytes);
   return AC_OK;
 }
@@ -438,8 +534,8 @@ void ac_pool_result_free(ac_pool *pool, ac_pool_result *result,
   task *task = result->owned;
   if (ret_buffers != NULL)
     *ret_buffers = 0;
-  if (task == NULL)
-    return;
+  if (task == NULL || ac__pool_is_parents(pool))
+    return; /* a fork's copy goes with its pool */
   result->owned = NULL;
   if (task->out_offset != 0) {
     if (keeps_buffers && ret_buffers != NULL)
@@ -454,10 +550,14 @@ void ac_pool_result_free(ac_pool *pool, ac_pool_result *result,
 }
 
 void ac_pool_buffers_free(ac_pool *pool, uint64_t buffers) {
-  if (buffers != 0 && !ac__pool_is_parents(pool))
-    ac__arena_give(&pool->memory.arena, AC__OWNER_PARENT,
-                   (buffers >> 32) * AC__PAGE_BYTES,
-                   (size_t)(buffers & UINT32_MAX) * AC__PAGE_BYTES);
+  if (buffers == 0 || ac__pool_is_parents(pool))
+    return;
+  uint64_t offset = (buffers >> 32) * AC__PAGE_BYTES;
+  (void)pthread_mutex_lock(&pool->lock);
+  forget_kept(pool, offset);
+  (void)pthread_mutex_unlock(&pool->lock);
+  ac__arena_give(&pool->memory.arena, AC__OWNER_PARENT, offset,
+                 (size_t)(buffers & UINT32_MAX) * AC__PAGE_BYTES);
 }
 
 /* ---- Waiting

@@ -55,6 +55,11 @@ typedef struct crew_member {
   uint32_t owner;
 } crew_member;
 
+/* A run of the arena that ac_pool_keep() has made. */
+typedef struct kept_run {
+  uint64_t offset, size_bytes;
+} kept_run;
+
 typedef struct ac__server ac__server;
 
 struct ac_pool {
@@ -71,6 +76,8 @@ struct ac_pool {
   pthread_mutex_t lock; /* guards all that follows */
   pthread_cond_t crew_changed;
   ac__pool_memory memory;
+  kept_run *kept; /* by their offsets */
+  size_t kept_count, kept_room;
   task **tasks; /* by the low half of their keys */
   uint32_t task_count, task_room;
   uint32_t *free_keys; /* numbers of `tasks` that are free, with generation */

@@ -151,6 +151,59 @@ TEST("large buffers travel both ways") {
   ac_pool_destroy(pool);
 }
 
+TEST("a result's buffers may be freed once a task of them was handed over") {
+  enum { BYTES = 200000 };
+  ac_pool *pool = pool_new(1);
+  ac_pool_result result;
+  (void)submit(pool, GROW, BYTES, NULL);
+  await(pool, &result);
+  uint8_t *got = (uint8_t *)(uintptr_t)result.message.buffers[0].data;
+  job job = {SUM, 0};
+  ac_message message = {.bytes = {&job, sizeof job},
+                        .buffers = result.message.buffers,
+                        .buffer_count = 1};
+  uint64_t key;
+  int64_t sum = 0;
+  CHECK_INT(ac_pool_submit(pool, &message, NULL, &key), AC_OK);
+  memset(got, 1, BYTES); /* as the next to take those pages would */
+  ac_pool_result_free(pool, &result, false, NULL);
+  await(pool, &result);
+  memcpy(&sum, result.message.bytes.data, sizeof sum);
+  CHECK_INT(sum, 7 * BYTES);
+  ac_pool_result_free(pool, &result, false, NULL);
+  ac_pool_destroy(pool);
+}
+
+TEST("what is kept is not copied, however it is used") {
+  enum { BYTES = 200000 };
+  static uint8_t data[BYTES];
+  ac_pool *pool = pool_new(1);
+  ac_pool_result result;
+  const void *kept[3];
+  uint64_t names[3], key;
+  int64_t sum = 0;
+  ac_bytes buffers[3];
+  job job = {SUM, 0};
+  for (int i = 0; i < 3; i++) {
+    memset(data, i + 1, BYTES);
+    CHECK_INT(ac_pool_keep(pool, (ac_bytes){data, BYTES}, &kept[i], &names[i]),
+              AC_OK);
+    buffers[i] = (ac_bytes){(const uint8_t *)kept[i] + i, 1000};
+  }
+  ac_pool_buffers_free(pool, names[1]);
+  buffers[1] = (ac_bytes){data, 10};
+  ac_message message = {
+      .bytes = {&job, sizeof job}, .buffers = buffers, .buffer_count = 3};
+  CHECK_INT(ac_pool_submit(pool, &message, NULL, &key), AC_OK);
+  await(pool, &result);
+  memcpy(&sum, result.message.bytes.data, sizeof sum);
+  CHECK_INT(sum, 1000 + 3 * 10 + 3 * 1000);
+  ac_pool_result_free(pool, &result, false, NULL);
+  ac_pool_buffers_free(pool, names[0]);
+  ac_pool_buffers_free(pool, names[2]);
+  ac_pool_destroy(pool);
+}
+
 TEST("a message is held unless its task has let go of it before its end") {
   ac_pool *pool = pool_new(1);
   uint8_t data[1000] = {0};
