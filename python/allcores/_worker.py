@@ -1,8 +1,8 @@
 """What a worker process is: set up as its parent was, then one task after another.
 
 The parent hands over, as bytes, what `setup_of` made: folder, search path, arguments,
-environment, warning filters, and the initializer. What cannot be set up is told to the
-parent as text, and no task is run.
+environment, file mode mask, processors, warning filters, and the initializer. What
+cannot be set up is told to the parent as text, and no task is run.
 
 Knows nothing of: pickling of tasks (`_shipping.py`), shared memory.
 """
@@ -41,6 +41,8 @@ def setup_of(initializer, relays):
             "path": [item for item in sys.path if type(item) is str],
             "argv": [item for item in sys.argv if type(item) is str],
             "environ": dict(os.environ),
+            "umask": _umask(),
+            "processors": list(os.sched_getaffinity(0)),
             "filters": filters,
             "multiprocessing": "multiprocessing.process" in sys.modules,
             "parent": _parent_names(),
@@ -49,6 +51,12 @@ def setup_of(initializer, relays):
             "relays": relays,
         }
     )
+
+
+def _umask():
+    mask = os.umask(0o077)  # it can be read only so; the stricter, for that moment
+    os.umask(mask)
+    return mask
 
 
 def _plain_filters(filters):
@@ -138,7 +146,8 @@ class _Worker:
             import traceback
 
             _flush()
-            return traceback.format_exc()
+            text = traceback.format_exc()
+            return text.encode("utf-8", "backslashreplace").decode()
 
     def run(self, payload, buffers):
         answer = self.receiver.run(payload, buffers)
@@ -154,6 +163,11 @@ def _set_up(given, number):
             os.chdir(given["cwd"])
         except OSError:
             pass  # removed meanwhile; the parent has it no more either
+    os.umask(given["umask"])
+    try:
+        os.sched_setaffinity(0, given["processors"])
+    except OSError:
+        pass  # they were taken away from the processes meanwhile
     sys.path[:] = given["path"]
     sys.argv[:] = given["argv"]
     own = {name: os.environ[name] for name in _OWN if name in os.environ}
@@ -274,4 +288,6 @@ def main_spawned():
 
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     number, *fds = map(int, sys.argv[1:])
+    for fd in fds:
+        os.set_inheritable(fd, False)  # what tasks start does not get them
     main(fds, number)

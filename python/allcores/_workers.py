@@ -38,6 +38,9 @@ CALLS = 3  # function = None, data = a list of (function, args, kwargs)
 # Python looks for signals (Ctrl-C) at least that often while it waits.
 SLICE_SECONDS = 0.1
 
+_LINGER_SECONDS = 0.05  # so long `watch`'s thread waits for another task to be out
+_WATCH_FAILURES = 10  # so often in a row it goes on after an error
+
 
 class WorkerDiedError(RuntimeError):
     """A worker process ended while it ran a task.
@@ -278,13 +281,14 @@ class Workers:
         """Have tickets taken in by a thread, for as long as any is out."""
         with self._watch_lock:
             if self._watcher is None:
-                self._watcher = threading.Thread(
+                watcher = threading.Thread(
                     target=_watch,
                     args=(weakref.ref(self),),
                     name="allcores-watch",
                     daemon=True,
                 )
-                self._watcher.start()
+                watcher.start()  # before it is noted: there may be no more threads
+                self._watcher = watcher
 
     def _end(self, ticket, ok, value):
         """For subclasses: a task's outcome, once. Under the GIL."""
@@ -298,12 +302,43 @@ class Workers:
 
 
 def _watch(ref):
-    while (workers := ref()) is not None:
-        if workers.poll():
-            continue
-        with workers._watch_lock:
-            if workers._outstanding == 0:
-                workers._watcher = None
-                return
-        workers._sleep(SLICE_SECONDS)
-        del workers
+    this = threading.current_thread()
+    until = None  # when this thread ends, if no task is out
+    failures = 0
+    try:
+        while (workers := ref()) is not None:
+            before = workers._outstanding
+            try:
+                if workers.poll():
+                    failures = 0
+                    continue
+            except Exception as error:  # an on_done's; others wait for theirs
+                failures = failures + 1 if workers._outstanding >= before else 0
+                if failures == _WATCH_FAILURES:
+                    raise
+                threading.excepthook(
+                    threading.ExceptHookArgs(
+                        (type(error), error, error.__traceback__, this)
+                    )
+                )
+                if failures == 0:
+                    continue
+            left = SLICE_SECONDS
+            with workers._watch_lock:
+                if workers._outstanding:
+                    until = None
+                else:
+                    now = time.monotonic()
+                    until = until or now + _LINGER_SECONDS
+                    left = until - now
+                    if left <= 0:
+                        workers._watcher = None
+                        return
+            workers._sleep(left)
+            del workers
+    finally:
+        workers = ref()
+        if workers is not None:
+            with workers._watch_lock:
+                if workers._watcher is this:
+                    workers._watcher = None

@@ -22,14 +22,17 @@ _array_type = None
 
 
 class _Segment:
-    """The memory: its mapping here, and how another process finds it."""
+    """The memory: its mapping here, and how another process finds it.
+
+    Once it is made, the descriptor is its own; until then, its maker's.
+    """
 
     def __init__(self, fd, size, name=None):
-        self.fd = fd
         self.map = mmap.mmap(fd, size)
         self.name = name or (os.getpid(), fd, os.fstat(fd).st_ino)
         self.owner = os.getpid()
         _segments[self.name] = self
+        self.fd = fd
 
     def __del__(self):
         try:
@@ -102,8 +105,10 @@ def _make(size):
         os.ftruncate(fd, size)
         os.posix_fallocate(fd, 0, size)
         return _Segment(fd, size)
-    except OSError as error:
+    except BaseException as error:
         os.close(fd)
+        if not isinstance(error, OSError):
+            raise
         raise MemoryError(
             f"memory for a shared array of {size:,} bytes was refused: {error}"
         ) from None
@@ -173,7 +178,12 @@ def _attach(name, size, layout, is_writeable):
     with _lock:
         segment = _segments.get(name)
         if segment is None:
-            segment = _Segment(_open(name), size, name)
+            fd = _open(name)
+            try:
+                segment = _Segment(fd, size, name)
+            except BaseException:
+                os.close(fd)
+                raise
     shape, dtype, offset, strides = layout
     array = _array(segment, shape, dtype, offset, strides)
     if not is_writeable:

@@ -1,5 +1,6 @@
 """Worker processes: what they are set up with, how they end, what is left after."""
 
+import gc
 import math
 import os
 import signal
@@ -552,3 +553,120 @@ def test_a_shared_array_too_large_is_a_memory_error_that_says_how_much_there_is(
         ac.shared_array(3, object)
     with pytest.raises(ValueError, match="lengths of 0 or more"):
         ac.shared_array(-1)
+
+
+def test_a_shared_array_that_cannot_be_mapped_closes_its_descriptor_once(monkeypatch):
+    pytest.importorskip("numpy")
+    from allcores import shared
+
+    closed = []
+    close = os.close
+
+    def refuse(fd, size):
+        raise OSError("refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shared.mmap, "mmap", refuse)
+        patch.setattr(os, "close", lambda fd: (closed.append(fd), close(fd)))
+        with pytest.raises(MemoryError, match="refused"):
+            ac.shared_array(10)
+        gc.collect()
+    assert len(closed) == 1
+
+
+# ---- Watching, and what workers are set up with -----------------------------------
+
+
+def until(is_so):
+    end = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_watch_goes_on_after_an_error_and_begins_anew(workers, monkeypatch):
+    seen, told = [], []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args))
+
+    def fail(ticket):
+        raise ValueError
+
+    for on_done in (fail, seen.append, fail):
+        workers.submit(CALL, abs, ((-1,), {}), on_done=on_done)
+    workers.watch()
+    until(lambda: seen and len(told) == 2)
+    until(lambda: workers._watcher is None)
+    workers.submit(CALL, abs, ((-1,), {}), on_done=seen.append)
+    workers.watch()
+    until(lambda: len(seen) == 2)
+
+
+def test_watch_begins_anew_after_poll_has_failed_for_good(workers, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    monkeypatch.setattr("allcores._workers.SLICE_SECONDS", 0.001)
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "poll", lambda: 1 // 0)
+        workers.submit(CALL, abs, ((-1,), {}), on_done=seen.append)
+        workers.watch()
+        until(lambda: workers._watcher is None)
+    workers.watch()
+    until(lambda: seen)
+
+
+def test_calls_in_sequence_are_watched_by_one_thread(workers):
+    threads = set()
+    for _ in range(20):
+        done = []
+        workers.submit(CALL, abs, ((-1,), {}), on_done=done.append)
+        workers.watch()
+        threads.add(workers._watcher)
+        until(lambda done=done: done)
+    assert len(threads) < 10
+    until(lambda: workers._watcher is None)
+    workers.terminate()
+    assert workers.pids() == []
+
+
+def test_workers_have_the_mask_and_the_processors_of_their_making():
+    def see():
+        mask = os.umask(0)
+        os.umask(mask)
+        return mask, os.sched_getaffinity(0)
+
+    processors = os.sched_getaffinity(0)
+    mask = os.umask(0o027)
+    try:
+        os.sched_setaffinity(0, {min(processors)})
+        made = ProcessWorkers(1)
+    finally:
+        os.umask(mask)
+        os.sched_setaffinity(0, processors)
+    assert result(call(made, see)) == (0o027, {min(processors)})
+    made.terminate()
+
+
+def test_a_spawned_workers_descriptors_are_not_for_what_its_tasks_start():
+    def pool_descriptors():
+        for fd in os.listdir("/proc/self/fd"):
+            try:
+                if "allcores" in os.readlink(f"/proc/self/fd/{fd}"):
+                    yield os.get_inheritable(int(fd))
+            except OSError:
+                pass  # the listing's own
+
+    made = ProcessWorkers(1, start_method="spawn")
+    assert set(result(call(made, lambda: list(pool_descriptors())))) == {False}
+    made.terminate()
+
+
+def test_an_initializers_error_need_not_be_proper_text():
+    def fail():
+        raise ValueError("bad \ud800 text")
+
+    made = ProcessWorkers(1, initializer=fail)
+    ticket = made.submit(CALL, abs, ((-1,), {}))
+    assert ticket.wait(PATIENCE)
+    assert type(ticket.value) is InitializerError
+    assert "bad \\ud800 text" in str(ticket.value.__cause__)
+    made.terminate()
