@@ -149,11 +149,10 @@ class ProcessWorkers(Workers):
         if share is not None and buffers:
             self._shared[ticket] = buffers
         limit_ns = 0 if timeout is None else _limit_ns(timeout)
+        retries = min(retries, _RETRIES_MOST)
         self._outstanding += 1  # nothing between this and the call can be interrupted
         try:
-            self._submit(
-                payload, buffers, limit_ns, min(retries, _RETRIES_MOST), ticket
-            )
+            self._submit(payload, buffers, limit_ns, retries, ticket)
         except Exception as error:
             self._outstanding -= 1
             self._shared.pop(ticket, None)

@@ -601,11 +601,11 @@ class Sender:
         before = getattr(here, "home", None)
         here.home = self
         try:
-            value = _loads(memoryview(payload)[RESULT.size :], buffers)
+            value = loads(memoryview(payload)[RESULT.size :], buffers)
             if not ok:
                 value = _exception(*value)
             return ok, value, failed_index, seconds
-        except BaseException as error:
+        except (Exception, SystemExit) as error:
             why = f"{type(error).__name__}: {error}"
             value = RemoteError(f"the result could not be read in this process: {why}")
             value.__cause__ = error
@@ -654,24 +654,13 @@ def _calls(mode, function, data, function_name="the function", argument="argumen
     return Calls(calls)
 
 
-def _loads(sent, buffers=()):
-    """pickle.loads; Ctrl-C meanwhile comes after it, so that nothing is lost."""
-    try:
-        return loads(sent, buffers=buffers)
-    except KeyboardInterrupt:
-        from _thread import interrupt_main
-
-        interrupt_main()
-        return loads(sent, buffers=buffers)
-
-
 def _exception(sent, type_name, message, text):
     """The exception that a worker sent, or one that stands for it."""
     try:
-        error = _loads(sent)
+        error = loads(sent)
         if not isinstance(error, BaseException):
             raise TypeError(f"{error!r} is no exception")
-    except BaseException as why:
+    except (Exception, SystemExit) as why:
         error = RemoteError(
             f"{type_name}: {message}\n(The exception itself could not be made again in "
             f"this process: {type(why).__name__}: {why})",

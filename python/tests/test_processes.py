@@ -438,6 +438,38 @@ def test_ctrl_c_is_one_keyboard_interrupt_and_quick():
     assert errors == "" and program.returncode == 0
 
 
+INTERRUPTIONS = """
+import math, signal
+from allcores._processes import ProcessWorkers
+from allcores._workers import CALL
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+workers = ProcessWorkers(2)
+workers.submit(CALL, math.sqrt, ((4.0,), {})).wait()
+tickets = []
+for i in range(200):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005 + 0.0002 * (i * 7 % 11))
+        while True:
+            tickets.append(workers.submit(CALL, math.sqrt, ((4.0,), {})))
+            if len(tickets) % 20 == 0:
+                workers.poll()
+    except KeyboardInterrupt:
+        pass
+workers.wait_until(lambda: workers.outstanding == 0, 60)
+print(workers.outstanding, sum(ticket.value != 2.0 for ticket in tickets))
+workers.close()
+print(workers.join(60))
+"""
+
+
+def test_two_hundred_interrupts_lose_no_task_and_no_result(run_python):
+    assert run_python(INTERRUPTIONS) == "0 0\nTrue\n"
+
+
 # ---- From everywhere -------------------------------------------------------------
 
 SLEEPERS = """
