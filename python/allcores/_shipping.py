@@ -601,7 +601,7 @@ class Sender:
         before = getattr(here, "home", None)
         here.home = self
         try:
-            value = loads(memoryview(payload)[RESULT.size :], buffers)
+            value = loads(memoryview(payload)[RESULT.size :], buffers=buffers)
             if not ok:
                 value = _exception(*value)
             return ok, value, failed_index, seconds
