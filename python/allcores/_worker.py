@@ -60,16 +60,17 @@ def _umask():
 
 
 def _plain_filters(filters):
-    """Warning filters whose category is a built-in one, as plain values."""
+    """Warning filters whose category is a built-in one, as plain values: a pattern as
+    a list of its text, since a plain text stands for itself."""
     plain = []
     for action, message, category, module, line in filters:
         if getattr(category, "__module__", None) != "builtins":
             continue
-        patterns = [
-            item if item is None or type(item) is str else item.pattern
+        texts = [
+            item if item is None or type(item) is str else [item.pattern]
             for item in (message, module)
         ]
-        plain.append((action, patterns[0], category.__name__, patterns[1], line))
+        plain.append((action, texts[0], category.__name__, texts[1], line))
     return plain
 
 
@@ -181,21 +182,24 @@ def _set_up(given, number):
 
 
 def _set_filters(plain):
+    import _warnings  # the warnings module is larger, and shares its filters
     import builtins
-    import re
-    import warnings
 
     filters = []
     for action, message, category, module, line in plain:
-        patterns = [
-            None if item is None else re.compile(item, flags)
-            for item, flags in ((message, re.IGNORECASE), (module, 0))
-        ]
-        filters.append(
-            (action, patterns[0], getattr(builtins, category), patterns[1], line)
-        )
-    warnings.filters[:] = filters
-    warnings._filters_mutated() if hasattr(warnings, "_filters_mutated") else None
+        message, module = _pattern(message, True), _pattern(module, False)
+        filters.append((action, message, getattr(builtins, category), module, line))
+    if _warnings.filters != filters:
+        _warnings.filters[:] = filters
+        _warnings._filters_mutated()
+
+
+def _pattern(text, ignores_case):
+    if type(text) is not list:
+        return text
+    import re
+
+    return re.compile(text[0], re.IGNORECASE if ignores_case else 0)
 
 
 def _flush():
