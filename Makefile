@@ -98,7 +98,7 @@ test: build $(VENV)/.tools-test
 test-pythons: $(VENV)/.tools-build
 	@scripts/test-pythons.sh $(shell scripts/pythons.sh $(PYTHONS))
 
-bench: release
+bench: build
 	@$(BIN)/python bench/run.py $(ONLY)
 
 # The C tests alone: the sanitizers see the library, not the interpreter.

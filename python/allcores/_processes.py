@@ -192,8 +192,14 @@ class ProcessWorkers(Workers):
         try:
             while (entry := take()) is not None:
                 count += 1
-                if not entry[1].done:
-                    self._take_in(*entry[1:])
+                ticket = entry[1]
+                if not ticket.done:
+                    try:
+                        self._take_in(*entry[1:])
+                    except Exception as error:  # of ours: the task ends all the same
+                        if ticket.done:
+                            raise
+                        self._end(ticket, False, error)
                 done(entry)
         except BaseException:
             self._pool.unmark()  # what was begun here is taken in by the next call
