@@ -1,9 +1,11 @@
 /* crew.c: which workers run, which are to be started, and what their ends mean.
  *
  * A worker that ends is replaced while there may be tasks for it. One that ends
- * before it was ready counts as an early death: after a few in a row no worker
- * can begin, and every task is refused with the reason, in place of starting
- * workers for ever.
+ * before it was ready counts as an early death: after a few, and none that
+ * became ready meanwhile, no worker can begin, and every task that has not
+ * begun is refused with the reason, in place of starting workers for ever. An
+ * end by KILL or TERM comes from outside and does not count; the next start
+ * waits a little.
  *
  * Knows nothing of: messages, the fork server's socket.
  */
@@ -19,8 +21,8 @@
 
 enum {
   EARLY_DEATHS_MAX = 5,
-  RETRY_NS = 100000000, /* after a fork was refused */
-  REFUSED_MAX = 20,     /* so often in a row, with no worker left */
+  RETRY_NS = 100000000, /* a round: after a fork was refused */
+  REFUSED_MAX = 20,     /* so many in a row, with no worker left */
   TICK_NS = 2000000     /* while tasks wait for slots */
 };
 
@@ -89,8 +91,12 @@ static void refused(ac_pool *pool, crew_member *member) {
       "or of memory, or end some";
   member->state = CREW_NONE;
   pool->alive--;
-  pool->retry_ns = ac__clock_ns() + RETRY_NS;
-  if (++pool->refused >= REFUSED_MAX && pool->alive == 0)
+  uint64_t now_ns = ac__clock_ns();
+  if (now_ns >= pool->retry_ns) { /* the first of its round */
+    pool->retry_ns = now_ns + RETRY_NS;
+    pool->refused++;
+  }
+  if (pool->refused >= REFUSED_MAX && pool->alive == 0)
     ac__crew_refuse(pool, text, sizeof text - 1);
 }
 
@@ -103,6 +109,11 @@ void ac__crew_unsent(ac_pool *pool, const ac__request *request) {
     pool->retry_ns = ac__clock_ns() + RETRY_NS;
   }
   (void)pthread_cond_broadcast(&pool->crew_changed);
+}
+
+static bool is_ready(const ac_pool *pool, uint32_t worker) {
+  return atomic_load_explicit(&pool->memory.workers[worker].is_ready,
+                              memory_order_relaxed) != 0;
 }
 
 bool ac__crew_kill(ac_pool *pool, uint32_t worker, int signal_number) {
@@ -145,22 +156,49 @@ void ac__crew_refuse(ac_pool *pool, const char *text, size_t size_bytes) {
     pool->refusal = pool->refusal_text;
   }
   ac__tasks_drop(pool, AC_TASK_REFUSED);
+  /* Workers that are ready end once they have finished what they run. release:
+   * pairs with the acquire in worker.c */
+  atomic_store_explicit(&pool->memory.head->is_closing, 1,
+                        memory_order_release);
+  /* acquire: who had claimed a task before it could be dropped is ready */
+  atomic_thread_fence(memory_order_acquire);
   for (int i = 0; i < pool->workers; i++) {
-    (void)ac__crew_kill(pool, (uint32_t)i, SIGKILL);
+    if (!is_ready(pool, (uint32_t)i))
+      (void)ac__crew_kill(pool, (uint32_t)i, SIGKILL);
     if (pool->crew[i].state == CREW_WANTED) {
       pool->crew[i].state = CREW_NONE;
       pool->alive--;
     }
   }
+  ac__workers_wake_all(&pool->memory);
 }
 
-/* A worker ended by itself before it was ready. */
+/* Has any worker become ready since the last early death? */
+static bool has_new_ready(ac_pool *pool) {
+  bool has_new = false;
+  for (int i = 0; i < pool->workers; i++) {
+    crew_member *member = &pool->crew[i];
+    if (member->state != CREW_RUNS || member->was_ready ||
+        !is_ready(pool, (uint32_t)i))
+      continue;
+    member->was_ready = has_new = true;
+  }
+  return has_new;
+}
+
+/* A worker ended before it was ready, and has left no reason. */
 static void note_early(ac_pool *pool, int32_t status) {
   char text[160];
+  if (has_new_ready(pool))
+    pool->early_deaths = 0;
+  if (status == -SIGKILL || status == -SIGTERM) {
+    pool->retry_ns = ac__clock_ns() + RETRY_NS;
+    return;
+  }
   if (++pool->early_deaths < EARLY_DEATHS_MAX)
     return;
   int length = snprintf(text, sizeof text,
-                        "%d workers in a row ended before they were ready, the "
+                        "%d workers ended before they were ready, the "
                         "last by %s %d",
                         pool->early_deaths, status < 0 ? "signal" : "exit code",
                         status < 0 ? -status : status);
@@ -170,8 +208,8 @@ static void note_early(ac_pool *pool, int32_t status) {
 /* A worker is dead; `is_own`: of itself, and not with the fork server. */
 static void bury(ac_pool *pool, uint32_t worker, int32_t status, bool is_own) {
   crew_member *member = &pool->crew[worker];
-  bool was_ready = atomic_load_explicit(&pool->memory.workers[worker].is_ready,
-                                        memory_order_relaxed) != 0;
+  bool was_ready = is_ready(pool, worker);
+  bool was_seen = member->was_ready;
   ac__worker_forget(&pool->memory, worker);
   ac__tasks_bury(pool, worker, member->pid, status);
   /* It may lie in the worker's own pages. */
@@ -181,9 +219,9 @@ static void bury(ac_pool *pool, uint32_t worker, int32_t status, bool is_own) {
   ac__fd_close(member->pidfd);
   *member = (crew_member){.state = CREW_NONE, .pidfd = -1};
   pool->alive--;
-  if (was_ready)
+  if (was_ready && !was_seen)
     pool->early_deaths = 0;
-  else if (is_own && !has_reason && !pool->is_terminated)
+  else if (!was_ready && is_own && !has_reason && !pool->is_terminated)
     note_early(pool, status);
   /* It may have taken a wake-up with it. */
   ac__workers_wake_all(&pool->memory);
@@ -202,7 +240,8 @@ void ac__crew_notice(ac_pool *pool, const ac__notice *notice, int pidfd) {
     member->pid = notice->pid;
     member->pidfd = pidfd;
     pidfd = -1;
-    if (pool->is_terminated || pool->refusal != NULL)
+    if (pool->is_terminated ||
+        (pool->refusal != NULL && !is_ready(pool, (uint32_t)notice->number)))
       (void)ac__crew_kill(pool, (uint32_t)notice->number, SIGKILL);
     break;
   case AC__NOTICE_REFUSED:

@@ -53,6 +53,8 @@ static void free_pool(ac_pool *pool) {
   free(pool->crew);
   free(pool->refusal_text);
   free(pool->kept);
+  if (pool->generation != ac__server_generation()) /* numbers may be others' */
+    pool->memory.control.fd = pool->memory.arena.fd = -1;
   ac__pool_memory_close(&pool->memory);
   free(pool);
 }
@@ -132,6 +134,7 @@ ac_status ac_pool_create(const ac_pool_options *options, ac_pool **ret_pool) {
   slots = slots < SLOTS_LEAST ? SLOTS_LEAST : slots;
   slots = slots > SLOTS_MOST ? SLOTS_MOST : slots;
   pool->memory.control.fd = pool->memory.arena.fd = -1;
+  pool->generation = ac__server_generation();
   pool->workers = options->workers;
   pool->is_lazy = options->is_lazy;
   pool->is_paused = options->is_paused;
@@ -158,7 +161,6 @@ ac_status ac_pool_create(const ac_pool_options *options, ac_pool **ret_pool) {
     free_pool(pool);
     return st;
   }
-  pool->generation = ac__server_generation();
   ac__server_ring(pool->server);
   *ret_pool = pool;
   return AC_OK;
@@ -697,15 +699,57 @@ void ac_pool_close(ac_pool *pool) {
   ac__server_ring(pool->server);
 }
 
+/* Have all workers ended, and will no other be started? */
+static bool is_over(const ac_pool *pool) {
+  return pool->alive == 0 && (pool->unfinished == 0 || pool->is_terminated ||
+                              pool->refusal != NULL);
+}
+
+/* False after `until`, if it is not NULL. */
 static bool wait_for_crew(ac_pool *pool, const struct timespec *until) {
-  while (pool->alive > 0) {
+  while (!is_over(pool)) {
     if (until == NULL)
       (void)pthread_cond_wait(&pool->crew_changed, &pool->lock);
     else if (pthread_cond_timedwait(&pool->crew_changed, &pool->lock, until) ==
              ETIMEDOUT)
-      return pool->alive == 0;
+      return is_over(pool);
   }
   return true;
+}
+
+/* The time of the conditions' clock, `after_ns` from now. */
+static struct timespec time_after(int64_t after_ns) {
+  struct timespec at;
+  (void)clock_gettime(CLOCK_REALTIME, &at);
+  int64_t ns = at.tv_nsec + after_ns % NS_PER_S;
+  at.tv_sec += (time_t)(after_ns / NS_PER_S + ns / NS_PER_S);
+  at.tv_nsec = (long)(ns % NS_PER_S);
+  return at;
+}
+
+/* Wait until all workers are gone. They are dead, but only the fork server can
+ * say so: one that neither answers nor runs is ended, and with it all it has.
+ */
+static void await_crew(ac_pool *pool) {
+  enum { LOOK_S = 2, LOOKS = 15 };
+  uint64_t worked_ns = 0;
+  int alive = pool->alive;
+  for (int looks = 0;;) {
+    struct timespec until = time_after((int64_t)LOOK_S * NS_PER_S);
+    if (wait_for_crew(pool, &until))
+      return;
+    ac__server *server = pool->server;
+    int still_alive = pool->alive;
+    (void)pthread_mutex_unlock(&pool->lock); /* the server's is taken first */
+    bool is_stuck = still_alive == alive &&
+                    (!ac__server_works(server, &worked_ns) || ++looks >= LOOKS);
+    if (is_stuck)
+      ac__server_kill(server);
+    (void)pthread_mutex_lock(&pool->lock);
+    if (still_alive != alive)
+      looks = 0;
+    alive = still_alive;
+  }
 }
 
 void ac_pool_terminate(ac_pool *pool) {
@@ -722,8 +766,7 @@ void ac_pool_terminate(ac_pool *pool) {
     }
     (void)ac__crew_kill(pool, (uint32_t)i, SIGKILL);
   }
-  if (pool->refusal == NULL || pool->alive > 0)
-    (void)wait_for_crew(pool, NULL);
+  await_crew(pool);
   ac__tasks_ring(pool);
   (void)pthread_mutex_unlock(&pool->lock);
 }
@@ -732,16 +775,12 @@ ac_status ac_pool_join(ac_pool *pool, int64_t timeout_ns) {
   struct timespec until;
   if (ac__pool_is_parents(pool))
     return fail_forked("ac_pool_join");
-  (void)clock_gettime(CLOCK_REALTIME, &until);
-  if (timeout_ns >= 0) {
-    int64_t ns = until.tv_nsec + timeout_ns % NS_PER_S;
-    until.tv_sec += timeout_ns / NS_PER_S + ns / NS_PER_S;
-    until.tv_nsec = ns % NS_PER_S;
-  }
+  if (timeout_ns >= 0)
+    until = time_after(timeout_ns);
   (void)pthread_mutex_lock(&pool->lock);
-  bool is_over = wait_for_crew(pool, timeout_ns < 0 ? NULL : &until);
+  bool has_ended = wait_for_crew(pool, timeout_ns < 0 ? NULL : &until);
   (void)pthread_mutex_unlock(&pool->lock);
-  return is_over
+  return has_ended
              ? AC_OK
              : ac__fail(AC_E_TIMEOUT, "ac_pool_join", "", "workers still run");
 }

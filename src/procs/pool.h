@@ -51,6 +51,7 @@ typedef struct crew_member {
   int state;
   int32_t pid;
   int pidfd;      /* -1: descriptors were short */
+  bool was_ready; /* and note_early() has seen it so */
   int32_t signal; /* then: what the fork server is to send; 0 = nothing */
   uint32_t owner;
 } crew_member;
@@ -97,9 +98,9 @@ struct ac_pool {
   uint32_t limited;    /* tasks in slots with a limit, or doomed */
   crew_member *crew;
   _Atomic int alive; /* WANTED, STARTING or RUNS; a hint without the lock */
-  int refused;       /* starts in a row that the fork server refused */
+  int refused;       /* rounds of starts in a row that were refused */
   uint32_t next_owner;
-  int early_deaths; /* in a row, of workers that were not ready */
+  int early_deaths; /* of workers that were not ready, since one became so */
   int32_t early_status;
   uint64_t trim_ns;  /* when to look next for pages to give back; 0 = never */
   uint64_t retry_ns; /* no worker could be forked: not before */
@@ -131,7 +132,8 @@ void ac__task_end(ac_pool *pool, task *task, ac_task_end end);
 /* Doom a running task. */
 bool ac__task_doom(ac_pool *pool, task *task, ac_task_end end);
 
-/* Wake the threads that wait in the parent, if something has ended. */
+/* Wake the threads that wait in the parent, if something has ended. What a dead
+ * worker was about to tell is told by ac__tasks_bury(). */
 void ac__tasks_ring(ac_pool *pool);
 
 bool ac__pool_is_parents(const ac_pool *pool);
@@ -154,7 +156,8 @@ void ac__crew_notice(ac_pool *pool, const ac__notice *notice, int pidfd);
 /* The fork server has ended, and with it all its workers. */
 void ac__crew_lost(ac_pool *pool);
 
-/* No worker will ever begin. Copies the text. */
+/* No worker will begin any more: tasks that have not begun are refused; those
+ * that run go on. Copies the text. */
 void ac__crew_refuse(ac_pool *pool, const char *text, size_t size_bytes);
 
 /* Send a signal, soon. False if the worker's process is not known yet, or gone.
@@ -179,6 +182,13 @@ void ac__server_leave(ac_pool *pool);
 
 /* Have the supervisor look at its pools. */
 void ac__server_ring(ac__server *server);
+
+/* Has the server's process used its processor since `*worked_ns`, which becomes
+ * what it has used by now? */
+bool ac__server_works(ac__server *server, uint64_t *worked_ns);
+
+/* Kill the server's process: the supervisor sees to the rest. */
+void ac__server_kill(ac__server *server);
 
 /* Forks of this process so far: it counts them. */
 uint32_t ac__server_generation(void);

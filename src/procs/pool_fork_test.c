@@ -4,10 +4,24 @@
 
 #include <allcores/pool.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-typedef enum order { ECHO, SUM, DIE, HANG, EXIT, PID, GROW, DROP } order;
+typedef enum order {
+  ECHO,
+  SUM,
+  DIE,
+  HANG,
+  EXIT,
+  PID,
+  GROW,
+  DROP,
+  PARENT,
+  SLOW
+} order;
 
 /* What a task is told: an order, and a number. */
 typedef struct job {
@@ -45,6 +59,13 @@ static void run(ac_worker_link *link, const ac_message *in, ac_message *ret,
   case PID:
     sum = ac__process_id();
     ret->bytes = (ac_bytes){&sum, sizeof sum};
+    break;
+  case PARENT: /* the fork server */
+    sum = getppid();
+    ret->bytes = (ac_bytes){&sum, sizeof sum};
+    break;
+  case SLOW:
+    (void)usleep((useconds_t)job.number);
     break;
   case DROP: /* hold the message, and let go of it while the task still runs */
     *ret_is_held = true;
@@ -321,12 +342,15 @@ TEST("a closed pool runs what it has, and its workers end") {
 TEST("terminating cancels what waits and what runs") {
   ac_pool *pool = pool_new(2);
   ac_pool_result result;
-  for (int i = 0; i < 10; i++)
+  uint64_t first = submit(pool, HANG, 0, NULL);
+  for (int i = 1; i < 10; i++)
     (void)submit(pool, HANG, 0, NULL);
+  while (ac_pool_where(pool, first) != AC_TASK_RUNNING)
+    ac__thread_yield();
   ac_pool_terminate(pool);
   int ends = 0;
   while (ac_pool_next(pool, &result)) {
-    CHECK(result.end == AC_TASK_CANCELLED || result.end == AC_TASK_DIED);
+    CHECK_INT(result.end, AC_TASK_CANCELLED);
     ac_pool_result_free(pool, &result, false, NULL);
     ends++;
   }
@@ -375,6 +399,132 @@ TEST("a worker may be replaced after a number of tasks") {
   }
   CHECK(pids[0] == pids[1] && pids[2] == pids[3] && pids[4] == pids[5]);
   CHECK(pids[1] != pids[2] && pids[3] != pids[4]);
+  ac_pool_destroy(pool);
+}
+
+/* Starts of workers, counted for all of them. */
+static _Atomic int *starts;
+
+static void starts_init(void) {
+  if (starts == NULL)
+    starts = mmap(NULL, sizeof *starts, PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  atomic_store(starts, 0);
+}
+
+static ac_pool *pool_beginning(int workers,
+                               ac_status (*begin)(ac_worker_link *, ac_bytes,
+                                                  ac_bytes *, void *)) {
+  static ac_worker_ops beginning;
+  beginning = (ac_worker_ops){.begin = begin, .run = run};
+  ac_pool_options options = {.workers = workers, .worker = &beginning};
+  ac_pool *pool = NULL;
+  starts_init();
+  CHECK_INT(ac_pool_create(&options, &pool), AC_OK);
+  return pool;
+}
+
+static void check_echo(ac_pool *pool) {
+  ac_pool_result result;
+  (void)submit(pool, ECHO, 1, NULL);
+  await(pool, &result);
+  CHECK_INT(result.end, AC_TASK_DONE);
+  ac_pool_result_free(pool, &result, false, NULL);
+}
+
+static ac_status die_sometimes(ac_worker_link *link, ac_bytes setup,
+                               ac_bytes *ret_text, void *ctx) {
+  (void)link, (void)setup, (void)ret_text, (void)ctx;
+  int number = atomic_fetch_add(starts, 1);
+  if (number % 4 == 3)
+    return AC_OK;
+  if (number > 3) /* the one that does not die is to be ready before */
+    (void)usleep(50000);
+  ac__process_exit(1);
+}
+
+TEST("early deaths end a pool only if no worker becomes ready meanwhile") {
+  enum { WORKERS = 2 };
+  ac_pool *pool = pool_beginning(WORKERS, die_sometimes);
+  while (atomic_load(starts) < 4 * WORKERS && ac_pool_refusal(pool) == NULL)
+    ac__thread_yield();
+  CHECK(ac_pool_refusal(pool) == NULL);
+  check_echo(pool);
+  ac_pool_destroy(pool);
+}
+
+static ac_status be_killed(ac_worker_link *link, ac_bytes setup,
+                           ac_bytes *ret_text, void *ctx) {
+  (void)link, (void)setup, (void)ret_text, (void)ctx;
+  if (atomic_fetch_add(starts, 1) < 6)
+    raise(SIGKILL);
+  return AC_OK;
+}
+
+TEST("workers that are killed from outside as they begin are replaced") {
+  ac_pool *pool = pool_beginning(1, be_killed);
+  check_echo(pool);
+  ac_pool_destroy(pool);
+}
+
+static ac_status refuse_second(ac_worker_link *link, ac_bytes setup,
+                               ac_bytes *ret_text, void *ctx) {
+  if (atomic_fetch_add(starts, 1) == 0)
+    return AC_OK;
+  while (atomic_load(starts) < 100)
+    (void)usleep(1000);
+  return refuse(link, setup, ret_text, ctx);
+}
+
+TEST("a task that runs when its pool is refused ends as it would have") {
+  ac_pool *pool = pool_beginning(2, refuse_second);
+  ac_pool_result result;
+  uint64_t running = submit(pool, SLOW, 200000, NULL);
+  while (ac_pool_where(pool, running) != AC_TASK_RUNNING)
+    ac__thread_yield();
+  uint64_t waiting = submit(pool, ECHO, 0, NULL);
+  atomic_store(starts, 100);
+  for (int i = 0; i < 2; i++) {
+    await(pool, &result);
+    CHECK_INT(result.end,
+              result.key == waiting ? AC_TASK_REFUSED : AC_TASK_DONE);
+    ac_pool_result_free(pool, &result, false, NULL);
+  }
+  CHECK_INT(ac_pool_join(pool, 5000000000), AC_OK);
+  ac_pool_destroy(pool);
+}
+
+TEST("a pool ends though its fork server does not answer") {
+  ac_pool *pool = pool_new(2);
+  ac_pool_result result;
+  int64_t server;
+  (void)submit(pool, PARENT, 0, NULL);
+  await(pool, &result);
+  memcpy(&server, result.message.bytes.data, sizeof server);
+  ac_pool_result_free(pool, &result, false, NULL);
+  (void)submit(pool, HANG, 0, NULL);
+  CHECK(kill((pid_t)server, SIGSTOP) == 0);
+  uint64_t begun_ns = ac__clock_ns();
+  ac_pool_terminate(pool);
+  CHECK(ac__clock_ns() - begun_ns < UINT64_C(10000000000));
+  CHECK_INT(ac_pool_pids(pool, NULL, 0), 0);
+  ac_pool_destroy(pool);
+}
+
+TEST("joining waits for tasks that no worker has been started for") {
+  ac_pool_options options = {.workers = 1, .worker = &ops, .is_lazy = true};
+  ac_pool *pool;
+  ac_pool_result result;
+  CHECK_INT(ac_pool_create(&options, &pool), AC_OK);
+  for (int i = 0; i < 3; i++)
+    (void)submit(pool, EXIT, 0, NULL);
+  ac_pool_close(pool);
+  CHECK_INT(ac_pool_join(pool, -1), AC_OK);
+  for (int i = 0; i < 3; i++) {
+    CHECK(ac_pool_next(pool, &result));
+    CHECK_INT(result.end, AC_TASK_DIED);
+    ac_pool_result_free(pool, &result, false, NULL);
+  }
   ac_pool_destroy(pool);
 }
 

@@ -18,6 +18,7 @@
 #include "base/status.h"
 #include "procs/pool.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -262,14 +263,27 @@ static void ask_for_pools(ac__server *server) {
   }
 }
 
+/* The server's socket is closed: wait for its end, and enforce it. */
+static void reap_server(const ac__server *server) {
+  const int64_t most_ns = 2000000000;
+  int32_t status;
+  int pidfd = ac__pidfd_open(server->pid);
+  if (pidfd >= 0)
+    (void)ac__fds_wait(&pidfd, 1, most_ns);
+  ac__fd_close(pidfd);
+  if (ac__process_reap(false, server->pid, &status) != 0)
+    return;
+  ac__process_kill(server->pid, SIGKILL);
+  (void)ac__process_reap(true, server->pid, &status);
+}
+
 /* The server has ended, and its workers with it. False if there will be no
  * other. */
 static bool replace(ac__server *server) {
-  int32_t status;
   bool is_late = ac__clock_ns() - server->started_ns > RESTART_NS;
   close_socket(server);
   server->in_flight = 0;
-  (void)ac__process_reap(true, server->pid, &status);
+  reap_server(server);
   server->restarts = is_late ? 0 : server->restarts + 1;
   bool has_another = !server->is_stopping && server->argv != NULL &&
                      server->restarts < RESTARTS_MAX && spawn(server) == AC_OK;
@@ -328,6 +342,25 @@ static void *supervise(void *arg) {
   }
   (void)pthread_mutex_unlock(&server->lock);
   return NULL;
+}
+
+bool ac__server_works(ac__server *server, uint64_t *worked_ns) {
+  ac__thread_stat stat = {0};
+  (void)pthread_mutex_lock(&server->lock);
+  bool is_there =
+      server->socket_fd >= 0 && ac__thread_stat_read(server->pid, &stat);
+  (void)pthread_mutex_unlock(&server->lock);
+  bool is_stopped = stat.state == 'T' || stat.state == 't';
+  bool works = is_there && !is_stopped && stat.cpu_ns > *worked_ns;
+  *worked_ns = stat.cpu_ns;
+  return works;
+}
+
+void ac__server_kill(ac__server *server) {
+  (void)pthread_mutex_lock(&server->lock);
+  if (server->socket_fd >= 0) /* it has not been waited for */
+    ac__process_kill(server->pid, SIGKILL);
+  (void)pthread_mutex_unlock(&server->lock);
 }
 
 void ac__server_ring(ac__server *server) { ac__bell_ring(server->bell_fd); }
@@ -434,7 +467,6 @@ static void leave_list(ac__server *server) {
 
 /* A server that no pool can join any more, and none is in. */
 static void end_server(ac__server *server) {
-  int32_t status;
   (void)pthread_mutex_lock(&server->lock);
   server->is_stopping = true;
   (void)pthread_mutex_unlock(&server->lock);
@@ -445,7 +477,7 @@ static void end_server(ac__server *server) {
   close_socket(server);
   leave_list(server);
   if (has_process)
-    (void)ac__process_reap(true, server->pid, &status);
+    reap_server(server);
   free_server(server);
 }
 

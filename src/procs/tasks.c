@@ -40,7 +40,8 @@ void ac__task_end(ac_pool *pool, task *task, ac_task_end end) {
   task->next = NULL;
   *pool->ended_end = task;
   pool->ended_end = &task->next;
-  pool->unfinished--;
+  if (--pool->unfinished == 0) /* ac_pool_join() waits for that */
+    (void)pthread_cond_broadcast(&pool->crew_changed);
   atomic_fetch_add_explicit(&pool->ended_count, 1, memory_order_relaxed);
 }
 
@@ -220,14 +221,17 @@ void ac__tasks_collect(ac_pool *pool) {
   feed(pool);
 }
 
-void ac__tasks_ring(ac_pool *pool) {
+static void ring(ac_pool *pool) {
   ac__pool_head *head = pool->memory.head;
-  if (pool->ended == NULL)
-    return;
   /* release: the sleeper compares this word */
   atomic_store_explicit(&head->waits, 0, memory_order_relaxed);
   atomic_fetch_add_explicit(&head->bell, 1, memory_order_release);
   ac__futex_wake_shared(&head->bell, INT32_MAX);
+}
+
+void ac__tasks_ring(ac_pool *pool) {
+  if (pool->ended != NULL)
+    ring(pool);
 }
 
 /* ---- Deaths, limits, cancelling
@@ -258,7 +262,10 @@ static void bury_task(ac_pool *pool, task *task, uint64_t state, int32_t pid,
     }
   }
   free_slot(pool, task);
-  ac__task_end(pool, task, AC_TASK_DIED);
+  ac__task_end(pool, task,
+               pool->is_terminated     ? AC_TASK_CANCELLED
+               : pool->refusal != NULL ? AC_TASK_REFUSED
+                                       : AC_TASK_DIED);
 }
 
 void ac__tasks_bury(ac_pool *pool, uint32_t worker, int32_t pid,
@@ -280,6 +287,7 @@ void ac__tasks_bury(ac_pool *pool, uint32_t worker, int32_t pid,
       bury_task(pool, task, state, pid, exit_status);
   }
   feed(pool);
+  ring(pool); /* it may have said so, and not done it */
 }
 
 void ac__tasks_drop(ac_pool *pool, ac_task_end end) {
