@@ -41,6 +41,12 @@ static inline int ac__cpu_set_count(const ac__cpu_set *set) {
  * has, to write one back with; 0 if it cannot be read. thread_linux.c */
 size_t ac__affinity_read(ac__cpu_set *ret_set);
 
+/** Raise a new descriptor above the standard streams', since where those are
+ * closed whatever prints would write to it. Closes it if it cannot be raised.
+ * @return its number, closed on exec; -1 with errno. -1 is let through.
+ * socket_linux.c */
+int ac__fd_raise(int fd);
+
 /** Read a file into `buffer`, at most size_bytes - 1, and end it with NUL.
  * No heap, no stdio. @return its length; -1 if it cannot be read, `buffer`
  * then being undefined. file_linux.c */

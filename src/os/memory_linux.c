@@ -63,7 +63,7 @@ static int make_memfd(const char *name) {
   long fd = syscall(SYS_memfd_create, name, flags | AC__MFD_NOEXEC_SEAL);
   if (fd < 0 && errno == EINVAL) /* an older kernel */
     fd = syscall(SYS_memfd_create, name, flags);
-  return (int)fd;
+  return ac__fd_raise((int)fd);
 }
 
 /* Bytes that can be taken without swapping; of kernels before 3.14, which do
@@ -370,6 +370,13 @@ static uint64_t room_of_line(const char *root, char *line) {
       strstr(controllers, ",memory") != NULL)
     return room_upwards(root, &names_v1, path);
   return UINT64_MAX;
+}
+
+uint64_t ac__address_limit(void) {
+  struct rlimit limit;
+  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY
+             ? (uint64_t)limit.rlim_cur
+             : UINT64_MAX;
 }
 
 uint64_t ac__memory_room(const char *root) {

@@ -120,6 +120,9 @@ void ac__pages_return(int fd, uint64_t offset, size_t size_bytes);
  * @param root  Prefix of /proc and /sys: "" but in tests. */
 uint64_t ac__memory_room(const char *root);
 
+/** Most bytes that the process may map (RLIMIT_AS); UINT64_MAX = no limit. */
+uint64_t ac__address_limit(void);
+
 /* ---- Other threads and processes (proc_linux.c) ------------------------ */
 
 /** What the kernel says of a thread of any process. */
@@ -138,7 +141,9 @@ int32_t ac__process_id(void);
 
 /** Start a program without forking the caller's memory (posix_spawn). In it
  * `socket_fd` is descriptor AC__SPAWN_FD; the standard streams are the
- * caller's. @param argv  Ends with NULL; argv[0] is the program's path. */
+ * caller's; SIGINT is blocked, so that Ctrl-C does not end it before it has
+ * said what that is to do. @param argv  Ends with NULL; argv[0] is the
+ * program's path. */
 ac_status ac__process_spawn(const char *const *argv, int socket_fd,
                             int32_t *ret_pid);
 enum { AC__SPAWN_FD = 3 };
@@ -171,6 +176,10 @@ bool ac__process_tie(int32_t parent);
 int ac__children_fd(void);
 void ac__children_fd_clear(int fd);
 
+/** Ignore SIGINT, which ac__process_spawn() has left blocked, and let it
+ * through. */
+void ac__interrupts_ignore(void);
+
 /** In a new worker: default actions, nothing blocked, SIGINT ignored. */
 void ac__signals_reset(void);
 
@@ -187,6 +196,10 @@ ac_status ac__socket_pair(int ret_fds[2]);
 /** Send one message. @return false if the peer is gone (or memory is short). */
 bool ac__socket_send(int fd, const void *data, size_t size_bytes,
                      const int *fds, int fd_count);
+
+/** As ac__socket_send() without descriptors, but waits while memory is short.
+ * @return false if the peer is gone. */
+bool ac__socket_send_surely(int fd, const void *data, size_t size_bytes);
 
 /** Receive one message. Descriptors are closed on exec.
  * @return its bytes; 0 = the peer is gone; -1 = none is there (or a signal

@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE 1
 #include "base/status.h"
+#include "os/linux.h"
 #include "os/os.h"
 
 #include <errno.h>
@@ -26,14 +27,16 @@ extern char **environ;
 
 enum { SYS_PIDFD_SEND_SIGNAL = 424, SYS_PIDFD_OPEN = 434 }; /* everywhere */
 
-/* In the new program: no signal blocked, the defaults for those ignored. */
+/* In the new program: no signal blocked but SIGINT, the defaults for those
+ * ignored. */
 static int set_signals(posix_spawnattr_t *attributes) {
-  sigset_t none, all;
-  (void)sigemptyset(&none);
+  sigset_t blocked, all;
+  (void)sigemptyset(&blocked);
+  (void)sigaddset(&blocked, SIGINT);
   (void)sigfillset(&all);
   (void)sigdelset(&all, SIGKILL);
   (void)sigdelset(&all, SIGSTOP);
-  int error = posix_spawnattr_setsigmask(attributes, &none);
+  int error = posix_spawnattr_setsigmask(attributes, &blocked);
   if (error == 0)
     error = posix_spawnattr_setsigdefault(attributes, &all);
   if (error == 0)
@@ -82,7 +85,8 @@ out:
 int32_t ac__process_fork(void) { return (int32_t)fork(); }
 
 int ac__pidfd_open(int32_t pid) {
-  return (int)syscall(SYS_PIDFD_OPEN, pid, 0); /* it is closed on exec */
+  /* it is closed on exec */
+  return ac__fd_raise((int)syscall(SYS_PIDFD_OPEN, pid, 0));
 }
 
 bool ac__pidfd_kill(int pidfd, int signal_number) {
@@ -114,13 +118,21 @@ int ac__children_fd(void) {
   (void)sigaddset(&child, SIGCHLD);
   if (sigprocmask(SIG_BLOCK, &child, NULL) != 0)
     return -1;
-  return signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+  return ac__fd_raise(signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
 void ac__children_fd_clear(int fd) {
   struct signalfd_siginfo info;
   while (read(fd, &info, sizeof info) > 0) {
   }
+}
+
+void ac__interrupts_ignore(void) {
+  sigset_t interrupt;
+  (void)signal(SIGINT, SIG_IGN);
+  (void)sigemptyset(&interrupt);
+  (void)sigaddset(&interrupt, SIGINT);
+  (void)sigprocmask(SIG_UNBLOCK, &interrupt, NULL);
 }
 
 void ac__signals_reset(void) {

@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE 1
 #include "base/status.h"
+#include "os/linux.h"
 #include "os/os.h"
 
 #include <errno.h>
@@ -26,8 +27,16 @@ typedef union control {
 } control;
 
 ac_status ac__socket_pair(int ret_fds[2]) {
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ret_fds) == 0)
-    return AC_OK;
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ret_fds) == 0) {
+    ret_fds[0] = ac__fd_raise(ret_fds[0]);
+    ret_fds[1] = ac__fd_raise(ret_fds[1]);
+    if (ret_fds[0] >= 0 && ret_fds[1] >= 0)
+      return AC_OK;
+    int error = errno;
+    ac__fd_close(ret_fds[0]);
+    ac__fd_close(ret_fds[1]);
+    errno = error;
+  }
   return ac__fail(AC_E_OS, "connecting two processes",
                   "close files, or raise the limit on them (ulimit -n)",
                   "a pair of sockets was refused: %s", strerror(errno));
@@ -56,6 +65,16 @@ bool ac__socket_send(int fd, const void *data, size_t size_bytes,
   return sent == (ssize_t)size_bytes;
 }
 
+bool ac__socket_send_surely(int fd, const void *data, size_t size_bytes) {
+  const struct timespec pause = {.tv_nsec = 1000000};
+  while (!ac__socket_send(fd, data, size_bytes, NULL, 0)) {
+    if (errno != ENOBUFS && errno != ENOMEM && errno != EAGAIN)
+      return false;
+    (void)nanosleep(&pause, NULL);
+  }
+  return true;
+}
+
 /* Take the descriptors that came with a message. */
 static int take_fds(struct msghdr *message, int *ret_fds) {
   int count = 0;
@@ -67,10 +86,10 @@ static int take_fds(struct msghdr *message, int *ret_fds) {
     for (int i = 0; i < n; i++) {
       int fd;
       memcpy(&fd, CMSG_DATA(head) + sizeof(int) * (size_t)i, sizeof fd);
-      if (count < AC__FDS_MAX)
-        ret_fds[count++] = fd;
-      else
+      if (count == AC__FDS_MAX)
         (void)close(fd);
+      else if ((fd = ac__fd_raise(fd)) >= 0)
+        ret_fds[count++] = fd;
     }
   }
   return count;
@@ -92,7 +111,9 @@ long ac__socket_receive(int fd, void *data, size_t size_bytes, int *ret_fds,
   return received;
 }
 
-int ac__bell_create(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
+int ac__bell_create(void) {
+  return ac__fd_raise(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
 
 void ac__bell_ring(int fd) {
   uint64_t one = 1;
@@ -116,6 +137,16 @@ uint32_t ac__fds_wait(const int *fds, int count, int64_t timeout_ns) {
       if (polled[i].revents != 0)
         ready |= UINT32_C(1) << i;
   return ready;
+}
+
+int ac__fd_raise(int fd) {
+  if (fd < 0 || fd > STDERR_FILENO)
+    return fd;
+  int raised = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  int error = errno;
+  (void)close(fd);
+  errno = error;
+  return raised;
 }
 
 void ac__fd_close(int fd) {

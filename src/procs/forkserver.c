@@ -40,7 +40,7 @@ static void notify(const forkserver *server, const ac__notice *notice,
                    int pidfd) {
   if (pidfd < 0 || !ac__socket_send(server->socket_fd, notice, sizeof *notice,
                                     &pidfd, 1)) /* too many are on their way */
-    (void)ac__socket_send(server->socket_fd, notice, sizeof *notice, NULL, 0);
+    (void)ac__socket_send_surely(server->socket_fd, notice, sizeof *notice);
 }
 
 /* Make room for one more; false if memory is refused. */
@@ -158,6 +158,7 @@ ac_status ac_forkserver_serve(int socket_fd, const ac_forkserver_ops *ops) {
   if (ops == NULL || ops->child == NULL)
     return ac__fail(AC_E_INVAL, "ac_forkserver_serve",
                     "Give a function for the child.", "there is none");
+  ac__interrupts_ignore(); /* the parent sees to Ctrl-C */
   server.children_fd = ac__children_fd();
   if (server.children_fd < 0)
     return ac__fail(AC_E_OS, "ac_forkserver_serve", "",

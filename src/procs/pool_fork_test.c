@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 typedef enum order {
@@ -20,6 +21,7 @@ typedef enum order {
   GROW,
   DROP,
   PARENT,
+  FORK,
   SLOW
 } order;
 
@@ -63,6 +65,11 @@ static void run(ac_worker_link *link, const ac_message *in, ac_message *ret,
   case PARENT: /* the fork server */
     sum = getppid();
     ret->bytes = (ac_bytes){&sum, sizeof sum};
+    break;
+  case FORK: /* the child returns as well, and first */
+    if ((sum = fork()) > 0)
+      (void)waitpid((pid_t)sum, NULL, 0);
+    *ret = *in;
     break;
   case SLOW:
     (void)usleep((useconds_t)job.number);
@@ -242,6 +249,44 @@ TEST("a message is held unless its task has let go of it before its end") {
     ac_pool_result_free(pool, &result, false, NULL);
   }
   ac_pool_destroy(pool);
+}
+
+TEST("a fork of a worker that returns from its task ends") {
+  ac_pool *pool = pool_new(1);
+  ac_pool_result result;
+  for (int i = 0; i < 5; i++) {
+    uint64_t key = submit(pool, FORK, i, NULL);
+    await(pool, &result);
+    CHECK(result.key == key);
+    CHECK_INT(result.end, AC_TASK_DONE);
+    CHECK_INT(result.attempts, 1);
+    ac_pool_result_free(pool, &result, false, NULL);
+  }
+  ac_pool_destroy(pool);
+}
+
+TEST("a pool works where the standard streams are closed") {
+  int status = -1;
+  pid_t child = fork();
+  if (child == 0) {
+    bool is_good = true;
+    for (int fd = 0; fd < 3; fd++)
+      (void)close(fd);
+    ac_pool *pool = pool_new(2);
+    ac_pool_result result;
+    for (int i = 0; i < 100; i++) {
+      (void)submit(pool, i % 2 == 0 ? ECHO : GROW, 100000, NULL);
+      await(pool, &result);
+      is_good = is_good && result.end == AC_TASK_DONE;
+      for (int fd = 0; fd < 3; fd++) /* as somebody who prints */
+        is_good = is_good && write(fd, "print", 5) < 0;
+      ac_pool_result_free(pool, &result, false, NULL);
+    }
+    ac_pool_destroy(pool);
+    ac__process_exit(is_good ? 0 : 1);
+  }
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK_INT(status, 0);
 }
 
 TEST("a worker that dies fails its own task, and the pool goes on") {

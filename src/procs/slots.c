@@ -49,20 +49,44 @@ static void place(ac__pool_memory *memory, const layout *at) {
   memory->slots = (ac__slot *)(void *)(base + at->slots);
 }
 
-/* An arena as large as what memory there is, of which an eighth is kept warm.
- */
-static ac_status make_arena(ac__segment *ret_arena) {
-  enum { LEAST_BYTES = 64 << 20 };
-  uint64_t room = ac__memory_room("");
-  size_t size_bytes = room < LEAST_BYTES    ? LEAST_BYTES
-                      : room > SIZE_MAX / 2 ? SIZE_MAX / 2
-                                            : (size_t)room;
+static ac_status make_arena_of(size_t size_bytes, ac__segment *ret_arena) {
   size_bytes = size_bytes / AC__PAGE_BYTES * AC__PAGE_BYTES;
   ac_status st =
       ac__segment_create("allcores-arena", size_bytes, true, ret_arena);
-  if (st == AC_OK)
-    st = ac__arena_format(ret_arena, size_bytes / 8);
+  if (st != AC_OK)
+    return st;
+  st = ac__arena_format(ret_arena, size_bytes / 8);
+  if (st != AC_OK) {
+    ac__segment_close(ret_arena);
+    *ret_arena = (ac__segment){.fd = -1};
+  }
   return st;
+}
+
+/* An arena as large as what memory there is, of which an eighth is kept warm.
+ * Where addresses are limited it takes a quarter of them, since this process
+ * and each worker map it beside all else; less if that is refused. */
+static ac_status make_arena(ac__segment *ret_arena) {
+  enum { LEAST_BYTES = 64 << 20 };
+  uint64_t room = ac__memory_room("");
+  uint64_t addresses = ac__address_limit() / 4;
+  room = room < addresses ? room : addresses;
+  size_t size_bytes = room < LEAST_BYTES    ? LEAST_BYTES
+                      : room > SIZE_MAX / 2 ? SIZE_MAX / 2
+                                            : (size_t)room;
+  for (;;) {
+    ac_status st = make_arena_of(size_bytes, ret_arena);
+    if (st == AC_OK)
+      return st;
+    if (size_bytes == LEAST_BYTES)
+      return ac__fail(st, "ac_pool_create",
+                      "Raise the limits on addresses (ulimit -v), on the size "
+                      "of files (ulimit -f) and on open files (ulimit -n), or "
+                      "free memory.",
+                      "%d MiB to share with workers could not be had",
+                      LEAST_BYTES >> 20);
+    size_bytes = size_bytes / 2 > LEAST_BYTES ? size_bytes / 2 : LEAST_BYTES;
+  }
 }
 
 ac_status ac__pool_memory_create(int workers, uint32_t slot_count,

@@ -19,10 +19,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A message that is in use beyond its task. */
+/* A message that is in use beyond its task, or that of the task that runs. */
 typedef struct held {
   struct held *next;
   const void *data; /* its bytes, by which it is let go */
+  bool is_running;  /* its pages are the parent's still */
+  bool is_let_go;   /* while its task ran */
   uint64_t offset;
   size_t size_bytes;
 } held;
@@ -34,9 +36,10 @@ struct ac_worker_link {
   uint32_t owner; /* name in the arena */
   ac_bytes *buffers;
   size_t buffers_room;
+  int32_t pid;          /* a fork of the worker is none */
+  held *spare;          /* of the thread that runs tasks */
   pthread_mutex_t lock; /* guards what follows */
   held *held;
-  const void *running; /* bytes of the task that runs; NULL = let go of */
 };
 
 /* A stretch of the arena, bounded; NULL if it lies outside. */
@@ -62,45 +65,66 @@ ac_bytes ac_worker_fetch(ac_worker_link *link, uint64_t key) {
 /* ---- Messages in use beyond their task ------------------------------------
  */
 
-static void set_running(ac_worker_link *link, const void *data) {
+/* A task is about to run: whoever lets go of its message is to find it. NULL if
+ * memory is short. */
+static held *list_running(ac_worker_link *link, const ac__slot *slot,
+                          const ac_message *in) {
+  held *held = link->spare != NULL ? link->spare : malloc(sizeof *held);
+  link->spare = NULL;
+  if (held == NULL)
+    return NULL;
+  *held = (struct held){.data = in->bytes.data,
+                        .is_running = true,
+                        .offset = slot->in_offset,
+                        .size_bytes = (size_t)slot->in_bytes};
   (void)pthread_mutex_lock(&link->lock);
-  link->running = data;
+  held->next = link->held;
+  link->held = held;
   (void)pthread_mutex_unlock(&link->lock);
+  return held;
 }
 
-/* Make the pages of a task's message this worker's. False if it has been let go
- * of already. */
-static bool hold(ac_worker_link *link, const ac__slot *slot,
-                 const ac_message *in) {
-  held *held = malloc(sizeof *held); /* NULL: they are so for its life */
+/* Under the lock. */
+static void unlist(ac_worker_link *link, const held *held) {
+  struct held **at = &link->held;
+  while (*at != NULL && *at != held)
+    at = &(*at)->next;
+  if (*at != NULL)
+    *at = held->next;
+}
+
+/* The task has run. Make the pages of its message this worker's if it is held;
+ * false if it has been let go of already. */
+static bool settle(ac_worker_link *link, const ac__slot *slot, held *held,
+                   bool is_held) {
   (void)pthread_mutex_lock(&link->lock);
-  bool is_held = link->running != NULL;
-  if (is_held)
+  is_held = is_held && (held == NULL || !held->is_let_go);
+  if (is_held) /* without a record they are so for its life */
     ac__arena_pass(&link->memory.arena, AC__OWNER_PARENT, link->owner,
                    slot->in_offset, (size_t)slot->in_bytes);
-  if (is_held && held != NULL) {
-    *held = (struct held){.next = link->held,
-                          .data = in->bytes.data,
-                          .offset = slot->in_offset,
-                          .size_bytes = (size_t)slot->in_bytes};
-    link->held = held;
-    held = NULL;
-  }
+  if (held != NULL && is_held)
+    held->is_running = false;
+  else if (held != NULL)
+    unlist(link, held);
   (void)pthread_mutex_unlock(&link->lock);
-  free(held);
+  if (!is_held)
+    link->spare = held;
   return is_held;
 }
 
 void ac_worker_let_go(ac_worker_link *link, const void *in_data) {
+  if (link->pid != ac__process_id())
+    return;
   (void)pthread_mutex_lock(&link->lock);
-  held **at = &link->held;
-  while (*at != NULL && (*at)->data != in_data)
-    at = &(*at)->next;
-  held *held = *at;
-  if (held != NULL)
-    *at = held->next;
-  else if (link->running == in_data)
-    link->running = NULL;
+  held *held = link->held;
+  while (held != NULL && held->data != in_data)
+    held = held->next;
+  if (held != NULL && held->is_running) {
+    held->is_let_go = true;
+    held = NULL;
+  } else if (held != NULL) {
+    unlist(link, held);
+  }
   (void)pthread_mutex_unlock(&link->lock);
   if (held == NULL)
     return;
@@ -157,8 +181,16 @@ static _Noreturn void await_end(void) {
     ac__futex_wait(&never, 0, -1);
 }
 
+/* What the worker was given to do may have forked, and the fork returned here:
+ * nothing here is its own. */
+static void end_fork(const ac_worker_link *link) {
+  if (link->pid != ac__process_id())
+    ac__process_exit(0);
+}
+
 static void run_task(ac_worker_link *link, ac__slot *slot) {
   ac_message in, out = {0};
+  held *held = NULL;
   bool is_held = false;
   slot->flags = 0;
   /* relaxed: the parent looks now and then */
@@ -168,13 +200,15 @@ static void run_task(ac_worker_link *link, ac__slot *slot) {
     slot->flags = AC__FLAG_NOMEM;
     slot->out_bytes = slot->out_offset = 0;
   } else {
-    set_running(link, in.bytes.data);
+    if (slot->in_offset != 0)
+      held = list_running(link, slot, &in);
     link->ops->run(link, &in, &out, &is_held, link->ops->ctx);
+    end_fork(link);
     slot->ended_ns = ac__clock_ns();
     write_result(link, slot, &out);
   }
-  if (is_held && slot->in_offset != 0)
-    is_held = hold(link, slot, &in);
+  if (slot->in_offset != 0)
+    is_held = settle(link, slot, held, is_held);
   if (is_held)
     slot->flags |= AC__FLAG_HELD;
   if (!ac__slot_finish(&link->memory, slot, link->number))
@@ -213,6 +247,7 @@ static ac_status begin(ac_worker_link *link) {
   if (link->ops->begin == NULL)
     return AC_OK;
   ac_status st = link->ops->begin(link, setup, &text, link->ops->ctx);
+  end_fork(link);
   if (st != AC_OK)
     refuse(link, text);
   return st;
@@ -265,33 +300,47 @@ static void run_tasks(ac_worker_link *link) {
   }
 }
 
+/* Once `ops` have seen the link, it and the memory stay for the process's life:
+ * threads of theirs, and views that they have kept, may use them still. */
+static ac_status serve(ac_worker_link *link) {
+  ac__worker_line *line = &link->memory.workers[link->number];
+  link->owner = line->owner;
+  ac_status st = begin(link);
+  if (st != AC_OK)
+    return st;
+  /* relaxed: a claim that follows it releases it */
+  atomic_store_explicit(&line->is_ready, 1, memory_order_relaxed);
+  hold_core();
+  run_tasks(link);
+  ac__token_release(&ac__own_token);
+  return AC_OK;
+}
+
 ac_status ac_worker_serve(const int memory_fds[2], int number,
                           const ac_worker_ops *ops) {
-  ac_worker_link link = {.ops = ops, .lock = PTHREAD_MUTEX_INITIALIZER};
   if (ops == NULL || ops->run == NULL)
     return ac__fail(AC_E_INVAL, "ac_worker_serve", "Give a function to run.",
                     "there is none");
-  ac_status st = ac__pool_memory_open(memory_fds, &link.memory);
-  if (st != AC_OK)
+  ac_worker_link *link = calloc(1, sizeof *link);
+  if (link == NULL)
+    return ac__fail(AC_E_NOMEM, "ac_worker_serve", "",
+                    "memory for the worker was refused");
+  link->ops = ops;
+  link->pid = ac__process_id();
+  (void)pthread_mutex_init(&link->lock, NULL);
+  ac_status st = ac__pool_memory_open(memory_fds, &link->memory);
+  if (st != AC_OK) {
+    free(link);
     return st;
-  if (number < 0 || (uint32_t)number >= link.memory.worker_count) {
+  }
+  if (number < 0 || (uint32_t)number >= link->memory.worker_count) {
     st = ac__fail(AC_E_INVAL, "ac_worker_serve",
                   "Give the number that the fork server was given.",
-                  "worker %d of %u", number, link.memory.worker_count);
-    goto out;
+                  "worker %d of %u", number, link->memory.worker_count);
+    ac__pool_memory_close(&link->memory);
+    free(link);
+    return st;
   }
-  link.number = (uint32_t)number;
-  ac__worker_line *line = &link.memory.workers[number];
-  link.owner = line->owner;
-  st = begin(&link);
-  if (st != AC_OK)
-    goto out;
-  atomic_store_explicit(&line->is_ready, 1, memory_order_relaxed);
-  hold_core();
-  run_tasks(&link);
-  ac__token_release(&ac__own_token);
-out:
-  free(link.buffers);
-  ac__pool_memory_close(&link.memory);
-  return st;
+  link->number = (uint32_t)number;
+  return serve(link);
 }
