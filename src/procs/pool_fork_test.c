@@ -3,11 +3,13 @@
 #include "os/os.h"
 
 #include <allcores/pool.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,6 +112,14 @@ static uint64_t submit(ac_pool *pool, int order, int number,
 static void await(ac_pool *pool, ac_pool_result *ret_result) {
   while (!ac_pool_next(pool, ret_result))
     CHECK_INT(ac_pool_wait(pool, 100000000), AC_OK);
+}
+
+static void check_echo(ac_pool *pool) {
+  ac_pool_result result;
+  (void)submit(pool, ECHO, 1, NULL);
+  await(pool, &result);
+  CHECK_INT(result.end, AC_TASK_DONE);
+  ac_pool_result_free(pool, &result, false, NULL);
 }
 
 TEST("a task's bytes come back") {
@@ -265,28 +275,92 @@ TEST("a fork of a worker that returns from its task ends") {
   ac_pool_destroy(pool);
 }
 
-TEST("a pool works where the standard streams are closed") {
+/* Run in a fork of this process; 0 if all of it was good. */
+static int status_of_fork(bool (*is_good)(void *), void *ctx) {
   int status = -1;
   pid_t child = fork();
-  if (child == 0) {
-    bool is_good = true;
-    for (int fd = 0; fd < 3; fd++)
-      (void)close(fd);
-    ac_pool *pool = pool_new(2);
-    ac_pool_result result;
-    for (int i = 0; i < 100; i++) {
-      (void)submit(pool, i % 2 == 0 ? ECHO : GROW, 100000, NULL);
-      await(pool, &result);
-      is_good = is_good && result.end == AC_TASK_DONE;
-      for (int fd = 0; fd < 3; fd++) /* as somebody who prints */
-        is_good = is_good && write(fd, "print", 5) < 0;
-      ac_pool_result_free(pool, &result, false, NULL);
-    }
-    ac_pool_destroy(pool);
-    ac__process_exit(is_good ? 0 : 1);
-  }
+  if (child == 0)
+    ac__process_exit(is_good(ctx) ? 0 : 1);
   CHECK(waitpid(child, &status, 0) == child);
-  CHECK_INT(status, 0);
+  return status;
+}
+
+static bool work_without_streams(void *ctx) {
+  bool is_good = true;
+  (void)ctx;
+  for (int fd = 0; fd < 3; fd++)
+    (void)close(fd);
+  ac_pool *pool = pool_new(2);
+  ac_pool_result result;
+  for (int i = 0; i < 100; i++) {
+    (void)submit(pool, i % 2 == 0 ? ECHO : GROW, 100000, NULL);
+    await(pool, &result);
+    is_good = is_good && result.end == AC_TASK_DONE;
+    for (int fd = 0; fd < 3; fd++) /* as somebody who prints */
+      is_good = is_good && write(fd, "print", 5) < 0;
+    ac_pool_result_free(pool, &result, false, NULL);
+  }
+  ac_pool_destroy(pool);
+  return is_good;
+}
+
+TEST("a pool works where the standard streams are closed") {
+  CHECK_INT(status_of_fork(work_without_streams, NULL), 0);
+}
+
+static bool echo_in_little_room(void *ctx) {
+  const struct rlimit limit = {512 << 20, 512 << 20};
+  (void)ctx;
+  if (setrlimit(RLIMIT_AS, &limit) != 0)
+    return false;
+  ac_pool *pool = pool_new(1);
+  ac_pool_result result;
+  (void)submit(pool, GROW, 1000000, NULL);
+  await(pool, &result);
+  bool is_good = result.end == AC_TASK_DONE;
+  ac_pool_result_free(pool, &result, false, NULL);
+  ac_pool_destroy(pool);
+  return is_good;
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST("a pool can be made where addresses are limited") {
+  CHECK_INT(status_of_fork(echo_in_little_room, NULL), 0);
+}
+#endif
+
+typedef struct inherited {
+  ac_pool *pool;
+  ac_pool_result *result;
+} inherited;
+
+/* The numbers of its descriptors are others' here. */
+static bool drop_inherited(void *ctx) {
+  const inherited *of = ctx;
+  int pipes[2];
+  for (int fd = 3; fd < 256; fd++)
+    (void)close(fd);
+  for (int i = 0; i < 20; i++)
+    if (pipe(pipes) != 0)
+      return false;
+  ac_pool_result_free(of->pool, of->result, false, NULL);
+  ac_pool_destroy(of->pool);
+  for (int fd = 3; fd < 43; fd++)
+    if (fcntl(fd, F_GETFD) < 0)
+      return false;
+  return true;
+}
+
+TEST("a fork of the process drops a pool and its results, and nothing else") {
+  ac_pool *pool = pool_new(1);
+  ac_pool_result result;
+  (void)submit(pool, GROW, 100000, NULL);
+  await(pool, &result);
+  CHECK_INT(status_of_fork(drop_inherited, &(inherited){pool, &result}), 0);
+  CHECK_INT(((const uint8_t *)result.message.buffers[0].data)[99999], 7);
+  ac_pool_result_free(pool, &result, false, NULL);
+  check_echo(pool);
+  ac_pool_destroy(pool);
 }
 
 TEST("a worker that dies fails its own task, and the pool goes on") {
@@ -467,14 +541,6 @@ static ac_pool *pool_beginning(int workers,
   starts_init();
   CHECK_INT(ac_pool_create(&options, &pool), AC_OK);
   return pool;
-}
-
-static void check_echo(ac_pool *pool) {
-  ac_pool_result result;
-  (void)submit(pool, ECHO, 1, NULL);
-  await(pool, &result);
-  CHECK_INT(result.end, AC_TASK_DONE);
-  ac_pool_result_free(pool, &result, false, NULL);
 }
 
 static ac_status die_sometimes(ac_worker_link *link, ac_bytes setup,
