@@ -69,7 +69,8 @@ typedef struct ac_worker_ops {
 } ac_worker_ops;
 
 /** Be worker `number` of the pool whose memory the two descriptors are: run
- * tasks until the pool is closed. Takes ownership of the descriptors.
+ * tasks until the pool is closed. Takes ownership of the descriptors. The
+ * pool's memory stays mapped: what was kept of a message may be read later.
  * @return AC_OK: the pool was closed, or the worker has run as many tasks as it
  * may; then the process should end. */
 AC_API ac_status ac_worker_serve(const int memory_fds[2], int number,
@@ -241,10 +242,11 @@ AC_API ac_status ac_pool_store(ac_pool *pool, ac_bytes bytes,
 AC_API void ac_pool_close(ac_pool *pool);
 
 /** End all workers now; tasks not done are cancelled. Returns when the workers
- * are gone. */
+ * are gone. A fork server that for seconds neither answers nor runs is killed,
+ * and all its workers with it. */
 AC_API void ac_pool_terminate(ac_pool *pool);
 
-/** After ac_pool_close(): wait until all workers have ended.
+/** After ac_pool_close(): wait until all tasks and all workers have ended.
  * @return AC_OK; AC_E_TIMEOUT after timeout_ns (negative = no limit). Tasks
  * must be taken in meanwhile if there are more than fit (ac_pool_next). */
 AC_API ac_status ac_pool_join(ac_pool *pool, int64_t timeout_ns);
