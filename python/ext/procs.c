@@ -13,19 +13,10 @@
  *
  * Knows nothing of: pickles, what a task is. See _shipping.py, _processes.py.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "procs_buffers.h"
 
-#include <allcores/allcores.h>
 #include <string.h>
 #include <unistd.h>
-
-typedef struct procs_state {
-  PyTypeObject *block_type;
-  PyTypeObject *part_type;
-  PyTypeObject *pool_type;
-  PyObject *key_name; /* "_key" */
-} procs_state;
 
 static struct PyModuleDef procs_module;
 
@@ -46,219 +37,7 @@ static PyObject *raise_status(ac_status status) {
                       error->remedy[0] != '\0' ? ". " : "", error->remedy);
 }
 
-/* ---- Block and Part: shared memory as buffers ------------------------------
- */
-
-typedef struct block {
-  PyObject_HEAD PyObject *pool; /* the parent: whose memory; else NULL */
-  uint64_t buffers;             /* the parent: to be freed with this name */
-  ac_worker_link *link;         /* a worker: to be let go of, if it was held */
-  const void *data;
-  int is_held;
-  pid_t pid; /* a fork's copy gives nothing back */
-} block;
-
-typedef struct part {
-  PyObject_HEAD PyObject *block;
-  const void *data;
-  Py_ssize_t size_bytes;
-  int is_readonly;
-} part;
-
-typedef struct pool {
-  PyObject_HEAD ac_pool *pool;
-  PyObject *child;   /* what a worker forked off this process runs */
-  PyObject *tickets; /* key -> the submitter's object, until it is told */
-  PyObject *inbox;   /* lists of what was taken in and not acknowledged */
-} pool;
-
-static void block_dealloc(PyObject *self) {
-  block *block = (struct block *)self;
-  PyTypeObject *type = Py_TYPE(self);
-  if (block->pool != NULL && block->buffers != 0)
-    ac_pool_buffers_free(((pool *)block->pool)->pool, block->buffers);
-  if (block->link != NULL && block->is_held && block->pid == getpid())
-    ac_worker_let_go(block->link, block->data);
-  Py_XDECREF(block->pool);
-  type->tp_free(self);
-  Py_DECREF(type);
-}
-
-static void part_dealloc(PyObject *self) {
-  PyTypeObject *type = Py_TYPE(self);
-  Py_XDECREF(((part *)self)->block);
-  type->tp_free(self);
-  Py_DECREF(type);
-}
-
-static int part_getbuffer(PyObject *self, Py_buffer *view, int flags) {
-  part *part = (struct part *)self;
-  return PyBuffer_FillInfo(view, self, (void *)(uintptr_t)part->data,
-                           part->size_bytes, part->is_readonly, flags);
-}
-
-static Py_ssize_t part_length(PyObject *self) {
-  return ((part *)self)->size_bytes;
-}
-
-static PyType_Slot block_slots[] = {
-    {Py_tp_doc, (char *)"Shared memory in use; see Part."},
-    {Py_tp_dealloc, block_dealloc},
-    {0, NULL},
-};
-static PyType_Spec block_spec = {
-    .name = "allcores._procs.Block",
-    .basicsize = sizeof(block),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = block_slots,
-};
-
-static PyType_Slot part_slots[] = {
-    {Py_tp_doc, (char *)"Bytes in shared memory, by the buffer protocol."},
-    {Py_tp_dealloc, part_dealloc},
-    {Py_bf_getbuffer, part_getbuffer},
-    {Py_sq_length, part_length},
-    {0, NULL},
-};
-static PyType_Spec part_spec = {
-    .name = "allcores._procs.Part",
-    .basicsize = sizeof(part),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = part_slots,
-};
-
-/* A memoryview of a new Part. */
-static PyObject *make_part(procs_state *state, PyObject *block,
-                           const ac_bytes *bytes, int is_readonly) {
-  part *made = PyObject_New(part, state->part_type);
-  if (made == NULL)
-    return NULL;
-  Py_INCREF(block);
-  made->block = block;
-  made->data = bytes->data;
-  made->size_bytes = (Py_ssize_t)bytes->size_bytes;
-  made->is_readonly = is_readonly;
-  PyObject *view = PyMemoryView_FromObject((PyObject *)made);
-  Py_DECREF(made);
-  return view;
-}
-
-static block *make_block(procs_state *state) {
-  block *made = PyObject_New(block, state->block_type);
-  if (made == NULL)
-    return NULL;
-  made->pool = NULL;
-  made->buffers = 0;
-  made->link = NULL;
-  made->data = NULL;
-  made->is_held = 0;
-  made->pid = getpid();
-  return made;
-}
-
-/* A message as (bytes, [part, …]). Small ones without buffers are copied. */
-static int make_message(procs_state *state, PyObject *block,
-                        const ac_message *message, int is_readonly,
-                        PyObject **ret_payload, PyObject **ret_buffers) {
-  PyObject *payload =
-      block == NULL
-          ? PyBytes_FromStringAndSize(message->bytes.data,
-                                      (Py_ssize_t)message->bytes.size_bytes)
-          : make_part(state, block, &message->bytes, 1);
-  PyObject *buffers = PyTuple_New((Py_ssize_t)message->buffer_count);
-  for (size_t i = 0; buffers != NULL && i < message->buffer_count; i++) {
-    PyObject *item = make_part(state, block, &message->buffers[i], is_readonly);
-    if (item == NULL)
-      Py_CLEAR(buffers);
-    else
-      PyTuple_SET_ITEM(buffers, (Py_ssize_t)i, item);
-  }
-  if (payload == NULL || buffers == NULL) {
-    Py_XDECREF(payload);
-    Py_XDECREF(buffers);
-    return -1;
-  }
-  *ret_payload = payload;
-  *ret_buffers = buffers;
-  return 0;
-}
-
-/* ---- Python's objects as a message ------------------------------------------
- */
-
-enum { VIEWS_ON_STACK = 16 };
-
-typedef struct views {
-  ac_message message;
-  Py_buffer payload;
-  Py_buffer *views;
-  ac_bytes *bytes;
-  Py_ssize_t count;
-  Py_buffer own_views[VIEWS_ON_STACK];
-  ac_bytes own_bytes[VIEWS_ON_STACK];
-} views;
-
-static void views_release(views *views) {
-  while (views->count > 0)
-    PyBuffer_Release(&views->views[--views->count]);
-  if (views->views != views->own_views) {
-    PyMem_Free(views->views);
-    PyMem_Free(views->bytes);
-  }
-  views->views = views->own_views;
-  views->bytes = views->own_bytes;
-  if (views->payload.obj != NULL)
-    PyBuffer_Release(&views->payload);
-}
-
-static int views_room(views *views, Py_ssize_t count) {
-  if (count <= VIEWS_ON_STACK)
-    return 0;
-  Py_buffer *buffers = PyMem_New(Py_buffer, (size_t)count);
-  ac_bytes *bytes = PyMem_New(ac_bytes, (size_t)count);
-  if (buffers == NULL || bytes == NULL) {
-    PyMem_Free(buffers);
-    PyMem_Free(bytes);
-    PyErr_NoMemory();
-    return -1;
-  }
-  views->views = buffers;
-  views->bytes = bytes;
-  return 0;
-}
-
-/* Until views_release(): on failure too. */
-static int views_take(views *views, PyObject *payload, PyObject *buffers) {
-  views->count = 0;
-  views->views = views->own_views;
-  views->bytes = views->own_bytes;
-  views->payload.obj = NULL;
-  if (PyObject_GetBuffer(payload, &views->payload, PyBUF_SIMPLE) < 0)
-    return -1;
-  PyObject *list = PySequence_Fast(buffers, "buffers must be a sequence");
-  if (list == NULL)
-    return -1;
-  Py_ssize_t count = PySequence_Fast_GET_SIZE(list);
-  int result = views_room(views, count);
-  for (Py_ssize_t i = 0; result == 0 && i < count; i++) {
-    result = PyObject_GetBuffer(PySequence_Fast_GET_ITEM(list, i),
-                                &views->views[i], PyBUF_SIMPLE);
-    if (result < 0)
-      break;
-    views->count++;
-    views->bytes[i] =
-        (ac_bytes){views->views[i].buf, (size_t)views->views[i].len};
-  }
-  Py_DECREF(list);
-  views->message =
-      (ac_message){.bytes = {views->payload.buf, (size_t)views->payload.len},
-                   .buffers = views->bytes,
-                   .buffer_count = (size_t)views->count};
-  return result;
-}
-
-/* ---- The worker
- * -------------------------------------------------------------- */
+/* ---- The worker ---------------------------------------------------------- */
 
 typedef struct worker {
   procs_state *state;
@@ -301,8 +80,8 @@ static ac_status worker_begin(ac_worker_link *link, ac_bytes setup,
 /* Call `run` with a message; its answer is a pair. */
 static PyObject *call_run(worker *worker, block *block, const ac_message *in) {
   PyObject *payload, *buffers;
-  if (make_message(worker->state, (PyObject *)block, in, 1, &payload,
-                   &buffers) < 0)
+  if (procs_message_new(worker->state, (PyObject *)block, in, 1, &payload,
+                        &buffers) < 0)
     return NULL;
   PyObject *args[] = {payload, buffers};
   PyObject *answer = PyObject_Vectorcall(worker->run, args, 2, NULL);
@@ -321,10 +100,10 @@ static void worker_run(ac_worker_link *link, const ac_message *in,
   enum { COPIED_BYTES = 4096 };
   worker *worker = ctx;
   PyEval_RestoreThread(worker->thread);
-  views_release(&worker->out);
+  procs_views_release(&worker->out);
   block *block = NULL;
   if (in->buffer_count > 0 || in->bytes.size_bytes > COPIED_BYTES) {
-    block = make_block(worker->state);
+    block = procs_block_new(worker->state);
     if (block != NULL) {
       block->link = link;
       block->data = in->bytes.data;
@@ -336,8 +115,9 @@ static void worker_run(ac_worker_link *link, const ac_message *in,
     answer = call_run(worker, block, in);
   if (getpid() != pid)
     _exit(0); /* a child that the task forked: it is no worker */
-  if (answer == NULL || views_take(&worker->out, PyTuple_GET_ITEM(answer, 0),
-                                   PyTuple_GET_ITEM(answer, 1)) < 0) {
+  if (answer == NULL ||
+      procs_views_take(&worker->out, PyTuple_GET_ITEM(answer, 0),
+                       PyTuple_GET_ITEM(answer, 1)) < 0) {
     /* run() sees to errors of tasks itself; this one is ours: end here, so that
      * the task fails with a death. */
     PyErr_Print();
@@ -368,7 +148,7 @@ static void worker_rest(worker *worker, PyObject *flag) {
 static void worker_before_sleep(void *ctx) {
   worker *worker = ctx;
   PyEval_RestoreThread(worker->thread);
-  views_release(&worker->out);
+  procs_views_release(&worker->out);
   worker->thread = PyEval_SaveThread();
   worker_rest(worker, Py_True);
 }
@@ -389,7 +169,7 @@ static PyObject *procs_worker_serve(PyObject *module, PyObject *args) {
   worker.thread = PyEval_SaveThread();
   ac_status st = ac_worker_serve(fds, number, &ops);
   PyEval_RestoreThread(worker.thread);
-  views_release(&worker.out);
+  procs_views_release(&worker.out);
   Py_XDECREF(worker.text);
   return PyBool_FromLong(st == AC_OK);
 }
@@ -409,8 +189,7 @@ static PyObject *procs_worker_fetch(PyObject *module, PyObject *args) {
   return PyBytes_FromStringAndSize(bytes.data, (Py_ssize_t)bytes.size_bytes);
 }
 
-/* ---- The fork server
- * ----------------------------------------------------------- */
+/* ---- The fork server ----------------------------------------------------- */
 
 static int is_prepared; /* Python's hooks before a fork have run */
 
@@ -477,8 +256,7 @@ static PyObject *procs_forkserver_serve(PyObject *module, PyObject *args) {
   Py_RETURN_NONE;
 }
 
-/* ---- The parent
- * ------------------------------------------------------------------ */
+/* ---- The parent ---------------------------------------------------------- */
 
 static PyObject *procs_pool(PyObject *module, PyObject *args) {
   procs_state *state = PyModule_GetState(module);
@@ -594,12 +372,12 @@ static PyObject *pool_submit(PyObject *self, PyObject *const *args,
   if (PyErr_Occurred())
     return NULL;
   ac_status st = AC_OK;
-  int result = views_take(&views, args[0], args[1]);
+  int result = procs_views_take(&views, args[0], args[1]);
   if (result == 0)
     /* The GIL is kept: another thread must not take in the result before its
      * ticket is noted. */
     st = ac_pool_submit(((pool *)self)->pool, &views.message, &task, &key);
-  views_release(&views);
+  procs_views_release(&views);
   if (result < 0)
     return NULL;
   if (st != AC_OK)
@@ -666,11 +444,11 @@ static void take_message(PyObject *self, ac_pool_result *result,
   int made = -1;
   if (is_small(&result->message)) {
     made = copy_message(&result->message, ret_payload, ret_buffers);
-  } else if ((block = make_block(state)) != NULL) {
+  } else if ((block = procs_block_new(state)) != NULL) {
     Py_INCREF(self);
     block->pool = self;
-    made = make_message(state, (PyObject *)block, &result->message, 0,
-                        ret_payload, ret_buffers);
+    made = procs_message_new(state, (PyObject *)block, &result->message, 0,
+                             ret_payload, ret_buffers);
   }
   ac_pool_result_free(((pool *)self)->pool, result, made == 0 && block != NULL,
                       block != NULL ? &block->buffers : NULL);
@@ -779,7 +557,7 @@ static PyObject *pool_keep(PyObject *self, PyObject *arg) {
   if (st != AC_OK)
     return raise_status(st);
   bytes.data = data;
-  block *block = make_block(state);
+  block *block = procs_block_new(state);
   if (block == NULL) {
     ac_pool_buffers_free(((pool *)self)->pool, buffers);
     return NULL;
@@ -787,7 +565,7 @@ static PyObject *pool_keep(PyObject *self, PyObject *arg) {
   Py_INCREF(self);
   block->pool = self;
   block->buffers = buffers;
-  PyObject *part = make_part(state, (PyObject *)block, &bytes, 1);
+  PyObject *part = procs_part_new(state, (PyObject *)block, &bytes, 1);
   Py_DECREF(block);
   return part;
 }
@@ -940,8 +718,7 @@ static PyType_Spec pool_spec = {
     .slots = pool_slots,
 };
 
-/* ---- The module
- * -------------------------------------------------------------------- */
+/* ---- The module ---------------------------------------------------------- */
 
 static PyObject *procs_memory_room(PyObject *module, PyObject *unused) {
   (void)module, (void)unused;
@@ -969,9 +746,9 @@ static PyMethodDef procs_methods[] = {
 static int procs_exec(PyObject *module) {
   procs_state *state = PyModule_GetState(module);
   state->block_type =
-      (PyTypeObject *)PyType_FromModuleAndSpec(module, &block_spec, NULL);
+      (PyTypeObject *)PyType_FromModuleAndSpec(module, &procs_block_spec, NULL);
   state->part_type =
-      (PyTypeObject *)PyType_FromModuleAndSpec(module, &part_spec, NULL);
+      (PyTypeObject *)PyType_FromModuleAndSpec(module, &procs_part_spec, NULL);
   state->pool_type =
       (PyTypeObject *)PyType_FromModuleAndSpec(module, &pool_spec, NULL);
   if (state->block_type == NULL || state->part_type == NULL ||
