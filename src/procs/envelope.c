@@ -19,22 +19,11 @@ static size_t align(size_t size_bytes) {
   return (size_bytes + LINE - 1) / LINE * LINE;
 }
 
-/* Does a buffer lie in the arena, where its reader finds it as well? */
-static bool is_in(const ac__segment *arena, const ac_bytes *buffer) {
-  uintptr_t at = (uintptr_t)buffer->data;
-  uintptr_t base = (uintptr_t)arena->base;
-  return at >= base && at - base < arena->size_bytes;
+static bool does_stay(const bool *stays, size_t number) {
+  return stays != NULL && stays[number];
 }
 
-/* One of both says which buffers stay: `stays`, or if it is NULL the arena. */
-static bool does_stay(const ac__segment *arena, const ac_message *message,
-                      const bool *stays, size_t number) {
-  return stays != NULL ? stays[number]
-                       : is_in(arena, &message->buffers[number]);
-}
-
-static size_t count_bytes(const ac__segment *arena, const ac_message *message,
-                          const bool *stays) {
+size_t ac__envelope_bytes(const ac_message *message, const bool *stays) {
   const size_t most = SIZE_MAX / 4;
   if (message->bytes.size_bytes > most ||
       message->buffer_count > most / sizeof(record))
@@ -44,18 +33,10 @@ static size_t count_bytes(const ac__segment *arena, const ac_message *message,
   for (size_t i = 0; i < message->buffer_count; i++) {
     if (message->buffers[i].size_bytes > most || total > most)
       return SIZE_MAX;
-    if (!does_stay(arena, message, stays, i))
+    if (!does_stay(stays, i))
       total = align(total) + message->buffers[i].size_bytes;
   }
   return total;
-}
-
-size_t ac__envelope_bytes(const ac__segment *arena, const ac_message *message) {
-  return count_bytes(arena, message, NULL);
-}
-
-size_t ac__envelope_bytes_if(const ac_message *message, const bool *stays) {
-  return count_bytes(NULL, message, stays);
 }
 
 static void copy(uint8_t *to, const ac_bytes *from) {
@@ -63,8 +44,8 @@ static void copy(uint8_t *to, const ac_bytes *from) {
     memcpy(to, from->data, from->size_bytes);
 }
 
-static void write_all(const ac__segment *arena, uint8_t *to,
-                      const ac_message *message, const bool *stays) {
+void ac__envelope_write(const ac__segment *arena, uint8_t *to,
+                        const ac_message *message, const bool *stays) {
   envelope head = {message->bytes.size_bytes, message->buffer_count};
   size_t at = sizeof head + message->buffer_count * sizeof(record);
   memcpy(to, &head, sizeof head);
@@ -73,7 +54,7 @@ static void write_all(const ac__segment *arena, uint8_t *to,
   for (size_t i = 0; i < message->buffer_count; i++) {
     const ac_bytes *buffer = &message->buffers[i];
     record record = {.size_bytes = buffer->size_bytes};
-    if (does_stay(arena, message, stays, i)) {
+    if (does_stay(stays, i)) {
       record.offset = AC__IN_ARENA |
                       (uint64_t)((const uint8_t *)buffer->data - arena->base);
     } else {
@@ -83,16 +64,6 @@ static void write_all(const ac__segment *arena, uint8_t *to,
     }
     memcpy(to + sizeof head + i * sizeof record, &record, sizeof record);
   }
-}
-
-void ac__envelope_write(const ac__segment *arena, uint8_t *to,
-                        const ac_message *message) {
-  write_all(arena, to, message, NULL);
-}
-
-void ac__envelope_write_if(const ac__segment *arena, uint8_t *to,
-                           const ac_message *message, const bool *stays) {
-  write_all(arena, to, message, stays);
 }
 
 /* Where a buffer lies; NULL if it leaves what it should lie in. */

@@ -17,19 +17,14 @@
 
 #define AC__IN_ARENA (UINT64_C(1) << 63) /* of a buffer's offset */
 
-/* Bytes that a message takes; SIZE_MAX if they cannot be counted. Buffers in
- * the arena stay where they are. */
-size_t ac__envelope_bytes(const ac__segment *arena, const ac_message *message);
+/* Bytes that a message takes; SIZE_MAX if they cannot be counted. `stays` says
+ * of each buffer whether it lies in the arena and stays there; NULL = none. */
+size_t ac__envelope_bytes(const ac_message *message, const bool *stays);
 
-/* Write a message to `to`, which is on a cache line and has room for it. */
+/* Write a message to `to`, which is on a cache line and has room for it. The
+ * arena is that of the buffers that stay. */
 void ac__envelope_write(const ac__segment *arena, uint8_t *to,
-                        const ac_message *message);
-
-/* The same, where the caller says of each buffer whether it stays where it is;
- * those that do lie in the arena. */
-size_t ac__envelope_bytes_if(const ac_message *message, const bool *stays);
-void ac__envelope_write_if(const ac__segment *arena, uint8_t *to,
-                           const ac_message *message, const bool *stays);
+                        const ac_message *message, const bool *stays);
 
 /* Read what lies in `size_bytes` at `from`. The buffers' array grows as needed
  * (malloc), and is the caller's to free.

@@ -43,11 +43,11 @@ static bool is_same(const ac_bytes *a, const ac_bytes *b) {
 static void check_round(const ac_message *message) {
   static _Alignas(64) uint8_t room[ROOM + 1];
   reader r = {0};
-  size_t size_bytes = ac__envelope_bytes(&no_arena, message);
+  size_t size_bytes = ac__envelope_bytes(message, NULL);
   if (!CHECK(size_bytes <= ROOM))
     return;
   room[size_bytes] = 0xa5;
-  ac__envelope_write(&no_arena, room, message);
+  ac__envelope_write(NULL, room, message, NULL);
   CHECK_INT(room[size_bytes], 0xa5);
   if (!CHECK(ac__envelope_read(&no_arena, room, size_bytes, &r.message,
                                &r.buffers, &r.room)))
@@ -87,10 +87,11 @@ TEST("a buffer in the arena stays where it is, whole or in part") {
       {memory, sizeof memory}, {memory + 100, 3}, {outside, sizeof outside}};
   ac_message message = {
       .bytes = {"abc", 3}, .buffers = buffers, .buffer_count = 3};
+  const bool stays[3] = {true, true, false};
   reader r = {0};
-  size_t size_bytes = ac__envelope_bytes(&arena, &message);
+  size_t size_bytes = ac__envelope_bytes(&message, stays);
   CHECK_INT(size_bytes, 128 + sizeof outside);
-  ac__envelope_write(&arena, room, &message);
+  ac__envelope_write(&arena, room, &message, stays);
   if (CHECK(ac__envelope_read(&arena, room, size_bytes, &r.message, &r.buffers,
                               &r.room))) {
     CHECK(r.message.buffers[0].data == memory);
@@ -110,8 +111,8 @@ TEST("one reader's array of buffers serves messages of all lengths") {
     buffers[i] = buffers[0];
   for (size_t count = 40; count > 0; count /= 3) {
     ac_message message = {.buffers = buffers, .buffer_count = count};
-    size_t size_bytes = ac__envelope_bytes(&no_arena, &message);
-    ac__envelope_write(&no_arena, room, &message);
+    size_t size_bytes = ac__envelope_bytes(&message, NULL);
+    ac__envelope_write(NULL, room, &message, NULL);
     CHECK(ac__envelope_read(&no_arena, room, size_bytes, &r.message, &r.buffers,
                             &r.room));
     CHECK_INT(r.message.buffer_count, count);
@@ -122,21 +123,17 @@ TEST("one reader's array of buffers serves messages of all lengths") {
 
 TEST("a message whose size cannot be counted is refused before it is written") {
   ac_bytes huge[2] = {{"", SIZE_MAX}, {"", SIZE_MAX / 4}};
-  CHECK(ac__envelope_bytes(&no_arena, &(ac_message){.bytes = huge[0]}) ==
-        SIZE_MAX);
+  CHECK(ac__envelope_bytes(&(ac_message){.bytes = huge[0]}, NULL) == SIZE_MAX);
   CHECK(ac__envelope_bytes(
-            &no_arena,
-            &(ac_message){.buffers = huge, .buffer_count = SIZE_MAX / 16}) ==
-        SIZE_MAX);
-  CHECK(ac__envelope_bytes(&no_arena,
-                           &(ac_message){.buffers = huge, .buffer_count = 1}) ==
-        SIZE_MAX);
+            &(ac_message){.buffers = huge, .buffer_count = SIZE_MAX / 16},
+            NULL) == SIZE_MAX);
+  CHECK(ac__envelope_bytes(&(ac_message){.buffers = huge, .buffer_count = 1},
+                           NULL) == SIZE_MAX);
   ac_bytes many[9];
   for (int i = 0; i < 9; i++)
     many[i] = huge[1];
-  CHECK(ac__envelope_bytes(&no_arena,
-                           &(ac_message){.buffers = many, .buffer_count = 9}) ==
-        SIZE_MAX);
+  CHECK(ac__envelope_bytes(&(ac_message){.buffers = many, .buffer_count = 9},
+                           NULL) == SIZE_MAX);
 }
 
 /* An envelope by hand: numbers in the order in which they lie there. */

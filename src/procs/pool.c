@@ -37,8 +37,7 @@ bool ac__pool_is_parents(const ac_pool *pool) {
   return pool->generation != ac__server_generation();
 }
 
-/* ---- Making -----------------------------------------------------------------
- */
+/* ---- Making -------------------------------------------------------------- */
 
 static void free_pool(ac_pool *pool) {
   for (uint32_t i = 0; i < pool->task_count; i++)
@@ -203,8 +202,7 @@ void ac_pool_destroy(ac_pool *pool) {
   free_pool(pool);
 }
 
-/* ---- Keys
- * -------------------------------------------------------------------- */
+/* ---- Keys ---------------------------------------------------------------- */
 
 static task *find(const ac_pool *pool, uint64_t key) {
   uint32_t number = (uint32_t)key;
@@ -257,8 +255,7 @@ static void forget_task(ac_pool *pool, task *task) {
   free(task);
 }
 
-/* ---- Submitting
- * ---------------------------------------------------------------- */
+/* ---- Submitting ---------------------------------------------------------- */
 
 /* The number of kept runs that begin at or before an offset. */
 static size_t kept_until(const ac_pool *pool, uint64_t offset) {
@@ -307,7 +304,7 @@ static void find_kept(ac_pool *pool, const ac_message *message, bool *stays) {
 static ac_status write_message(ac_pool *pool, task *task,
                                const ac_message *message, const bool *stays) {
   const ac__segment *arena = &pool->memory.arena;
-  size_t size_bytes = ac__envelope_bytes_if(message, stays);
+  size_t size_bytes = ac__envelope_bytes(message, stays);
   if (size_bytes == SIZE_MAX)
     return fail_memory("ac_pool_submit", "the message");
   task->in_bytes = size_bytes;
@@ -315,13 +312,13 @@ static ac_status write_message(ac_pool *pool, task *task,
     task->in = malloc(size_bytes);
     if (task->in == NULL)
       return fail_memory("ac_pool_submit", "the message");
-    ac__envelope_write_if(arena, task->in, message, stays);
+    ac__envelope_write(arena, task->in, message, stays);
     return AC_OK;
   }
   ac_status st = ac__arena_take(&pool->memory.arena, AC__OWNER_PARENT,
                                 size_bytes, &task->in_offset);
   if (st == AC_OK)
-    ac__envelope_write_if(arena, arena->base + task->in_offset, message, stays);
+    ac__envelope_write(arena, arena->base + task->in_offset, message, stays);
   return st;
 }
 
@@ -407,8 +404,7 @@ ac_status ac_pool_store(ac_pool *pool, ac_bytes bytes, uint64_t *ret_key) {
   return store(pool, bytes, ret_key);
 }
 
-/* ---- Taking in
- * ------------------------------------------------------------------ */
+/* ---- Taking in ----------------------------------------------------------- */
 
 /* The result's message, read where it lies. */
 static bool read_result(ac_pool *pool, task *task, ac_message *ret_message) {
@@ -562,8 +558,7 @@ void ac_pool_buffers_free(ac_pool *pool, uint64_t buffers) {
                  (size_t)(buffers & UINT32_MAX) * AC__PAGE_BYTES);
 }
 
-/* ---- Waiting
- * --------------------------------------------------------------------- */
+/* ---- Waiting ------------------------------------------------------------- */
 
 /* Spin, if that takes no core from a worker. */
 static bool spin(const ac_pool *pool, uint32_t bell) {
@@ -646,19 +641,12 @@ ac_task_place ac_pool_where(ac_pool *pool, uint64_t key) {
   return place;
 }
 
-/* ---- Cancelling and ending
- * --------------------------------------------------------- */
+/* ---- Cancelling and ending ----------------------------------------------- */
 
 static bool cancel_waiting(ac_pool *pool, task *task) {
   if (task->slot >= 0) {
-    uint32_t number = (uint32_t)task->slot;
-    if (!ac__slot_cancel(&pool->memory.slots[number]))
+    if (!ac__task_unslot(pool, task))
       return false;
-    if (task->limit_ns != 0)
-      pool->limited--;
-    pool->slot_tasks[number] = NULL;
-    pool->stale_slots[pool->stale_count++] = number;
-    task->slot = -1;
   } else {
     struct task **at = &pool->backlog;
     while (*at != NULL && *at != task)

@@ -109,8 +109,7 @@ struct ac_pool {
   char *refusal_text;  /* likewise, if there was memory for it */
 };
 
-/* ---- tasks.c: from submit to result. All under the pool's lock ------------
- */
+/* ---- tasks.c: from submit to result. All under the pool's lock ----------- */
 
 /* Take in what workers have finished, and fill slots from the backlog. */
 void ac__tasks_collect(ac_pool *pool);
@@ -129,6 +128,9 @@ uint64_t ac__tasks_check_limits(ac_pool *pool, uint64_t now_ns);
 /* A task that no slot holds has ended. */
 void ac__task_end(ac_pool *pool, task *task, ac_task_end end);
 
+/* Take a task that nobody has begun out of its slot; false if one has. */
+bool ac__task_unslot(ac_pool *pool, task *task);
+
 /* Doom a running task. */
 bool ac__task_doom(ac_pool *pool, task *task, ac_task_end end);
 
@@ -138,8 +140,7 @@ void ac__tasks_ring(ac_pool *pool);
 
 bool ac__pool_is_parents(const ac_pool *pool);
 
-/* ---- crew.c: workers. Under the pool's lock -------------------------------
- */
+/* ---- crew.c: workers. Under the pool's lock ------------------------------ */
 
 /* Have as many workers started as are wanted now. True if some are. */
 bool ac__crew_fill(ac_pool *pool, uint64_t now_ns);
@@ -170,8 +171,7 @@ void ac__pool_note_pages(ac_pool *pool);
 /* The supervisor's look at a pool; returns when to look again, 0 = never. */
 uint64_t ac__pool_tick(ac_pool *pool, uint64_t now_ns);
 
-/* ---- server.c -------------------------------------------------------------
- */
+/* ---- server.c ------------------------------------------------------------ */
 
 /* Find or start the fork server that the options name, and put the pool into
  * its list. */

@@ -19,7 +19,6 @@
 #include "procs/pool.h"
 
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,7 +36,6 @@ struct ac__server {
   int socket_fd;
   int bell_fd;
   int32_t pid;
-  uint32_t generation;
   ac_pool *pools;
   int in_flight;
   int restarts;
@@ -53,8 +51,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static _Atomic uint32_t generation;
 static _Atomic uint64_t pool_ids;
 
-/* ---- Fork ------------------------------------------------------------------
- */
+/* ---- Fork ---------------------------------------------------------------- */
 
 static _Thread_local bool has_locks; /* this thread forks a server */
 
@@ -94,8 +91,7 @@ uint32_t ac__server_generation(void) {
   return atomic_load_explicit(&generation, memory_order_relaxed);
 }
 
-/* ---- Starting a server ------------------------------------------------------
- */
+/* ---- Starting a server --------------------------------------------------- */
 
 static char **copy_argv(const char *const *argv) {
   size_t count = 0;
@@ -148,21 +144,16 @@ static ac_status spawn(ac__server *server) {
 }
 
 /* Workers of a forked server do what the options say. */
-typedef struct own_child {
-  const ac_worker_ops *worker;
-} own_child;
-
 static void be_own_worker(const int *fds, int fd_count, int number, void *ctx) {
-  const own_child *own = ctx;
   (void)fd_count;
-  ac__process_exit(ac_worker_serve(fds, number, own->worker) == AC_OK ? 0 : 1);
+  ac__process_exit(ac_worker_serve(fds, number, ctx) == AC_OK ? 0 : 1);
 }
 
 static ac_status fork_locked(ac__server *server,
                              const ac_pool_options *options) {
   int fds[2];
-  own_child own = {options->worker};
-  ac_forkserver_ops ops = {.child = be_own_worker, .ctx = &own};
+  ac_forkserver_ops ops = {.child = be_own_worker,
+                           .ctx = (void *)(uintptr_t)options->worker};
   ac_status st = ac__socket_pair(fds);
   if (st != AC_OK)
     return st;
@@ -196,8 +187,7 @@ static ac_status fork_off(ac__server *server, const ac_pool_options *options) {
   return st;
 }
 
-/* ---- The supervisor
- * ---------------------------------------------------------- */
+/* ---- The supervisor ------------------------------------------------------ */
 
 static ac_pool *pool_of(ac__server *server, uint64_t id) {
   ac_pool *pool = server->pools;
@@ -365,8 +355,7 @@ void ac__server_kill(ac__server *server) {
 
 void ac__server_ring(ac__server *server) { ac__bell_ring(server->bell_fd); }
 
-/* ---- Joining and leaving
- * ------------------------------------------------------ */
+/* ---- Joining and leaving ------------------------------------------------- */
 
 static void free_server(ac__server *server) {
   for (char **word = server->argv; word != NULL && *word != NULL; word++)
@@ -389,7 +378,6 @@ static ac_status make_server(const ac_pool_options *options,
                     "memory for the fork server was refused");
   }
   server->socket_fd = -1;
-  server->generation = ac__server_generation();
   server->bell_fd = ac__bell_create();
   ac_status st = AC_OK;
   if (server->bell_fd < 0)

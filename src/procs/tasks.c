@@ -18,8 +18,7 @@ enum {
   LIMIT_LOOK_NS = 10000000 /* between two looks at limits */
 };
 
-/* ---- Ending ----------------------------------------------------------------
- */
+/* ---- Ending -------------------------------------------------------------- */
 
 static void give_pages(ac_pool *pool, uint64_t offset, size_t size_bytes) {
   if (offset != 0)
@@ -45,8 +44,25 @@ void ac__task_end(ac_pool *pool, task *task, ac_task_end end) {
   atomic_fetch_add_explicit(&pool->ended_count, 1, memory_order_relaxed);
 }
 
-static void free_slot(ac_pool *pool, task *task) {
+/* Its slot is another's, or nobody's, from now on. */
+static uint32_t leave_slot(ac_pool *pool, task *task) {
   uint32_t number = (uint32_t)task->slot;
+  if (task->limit_ns != 0 || task->doomed_ns != 0)
+    pool->limited--;
+  pool->slot_tasks[number] = NULL;
+  task->slot = -1;
+  return number;
+}
+
+bool ac__task_unslot(ac_pool *pool, task *task) {
+  if (!ac__slot_cancel(&pool->memory.slots[task->slot]))
+    return false;
+  pool->stale_slots[pool->stale_count++] = leave_slot(pool, task);
+  return true;
+}
+
+static void free_slot(ac_pool *pool, task *task) {
+  uint32_t number = leave_slot(pool, task);
   uint64_t state = atomic_load_explicit(&pool->memory.slots[number].state,
                                         memory_order_relaxed);
   /* relaxed: published when the slot is queued again */
@@ -54,15 +70,10 @@ static void free_slot(ac_pool *pool, task *task) {
       &pool->memory.slots[number].state,
       ac__state(AC__SLOT_FREE, 0, 0, ac__state_sequence(state)),
       memory_order_relaxed);
-  if (task->limit_ns != 0 || task->doomed_ns != 0)
-    pool->limited--;
-  pool->slot_tasks[number] = NULL;
   pool->free_slots[pool->free_slot_count++] = number;
-  task->slot = -1;
 }
 
-/* ---- From the backlog into slots -------------------------------------------
- */
+/* ---- From the backlog into slots ----------------------------------------- */
 
 /* Slots of cancelled tasks are free once their entries have left the queue. */
 static void free_stale(ac_pool *pool) {
@@ -150,8 +161,7 @@ static void feed(ac_pool *pool) {
   }
 }
 
-/* ---- What workers have finished ---------------------------------------------
- */
+/* ---- What workers have finished ------------------------------------------ */
 
 static void take_result(ac_pool *pool, task *task, ac__slot *slot,
                         uint32_t worker) {
@@ -234,8 +244,7 @@ void ac__tasks_ring(ac_pool *pool) {
     ring(pool);
 }
 
-/* ---- Deaths, limits, cancelling
- * ---------------------------------------------- */
+/* ---- Deaths, limits, cancelling ------------------------------------------ */
 
 /* The worker that had begun it is dead. */
 static void bury_task(ac_pool *pool, task *task, uint64_t state, int32_t pid,
@@ -299,14 +308,8 @@ void ac__tasks_drop(ac_pool *pool, ac_task_end end) {
   pool->backlog_end = &pool->backlog;
   for (uint32_t i = 0; i < pool->memory.slot_count; i++) {
     task *task = pool->slot_tasks[i];
-    if (task == NULL || !ac__slot_cancel(&pool->memory.slots[i]))
-      continue;
-    if (task->limit_ns != 0 || task->doomed_ns != 0)
-      pool->limited--;
-    pool->slot_tasks[i] = NULL;
-    pool->stale_slots[pool->stale_count++] = i;
-    task->slot = -1;
-    ac__task_end(pool, task, end);
+    if (task != NULL && ac__task_unslot(pool, task))
+      ac__task_end(pool, task, end);
   }
 }
 

@@ -62,8 +62,7 @@ ac_bytes ac_worker_fetch(ac_worker_link *link, uint64_t key) {
   return (ac_bytes){from, from == NULL ? 0 : (size_t)size_bytes};
 }
 
-/* ---- Messages in use beyond their task ------------------------------------
- */
+/* ---- Messages in use beyond their task ----------------------------------- */
 
 /* A task is about to run: whoever lets go of its message is to find it. NULL if
  * memory is short. */
@@ -133,8 +132,7 @@ void ac_worker_let_go(ac_worker_link *link, const void *in_data) {
   free(held);
 }
 
-/* ---- One task --------------------------------------------------------------
- */
+/* ---- One task ------------------------------------------------------------ */
 
 static bool read_message(ac_worker_link *link, const ac__slot *slot,
                          ac_message *ret_message) {
@@ -148,24 +146,20 @@ static bool read_message(ac_worker_link *link, const ac__slot *slot,
                            ret_message, &link->buffers, &link->buffers_room);
 }
 
-/* A result is always copied: what it was made of may lie in the task's message,
- * whose memory goes back. */
-static const ac__segment no_arena;
-#define NO_ARENA (&no_arena)
-
-/* Put a result where the parent finds it. */
+/* Put a result where the parent finds it. It is always copied: what it was made
+ * of may lie in the task's message, whose memory goes back. */
 static void write_result(ac_worker_link *link, ac__slot *slot,
                          const ac_message *message) {
-  size_t size_bytes = ac__envelope_bytes(NO_ARENA, message);
+  size_t size_bytes = ac__envelope_bytes(message, NULL);
   uint64_t offset = 0;
   slot->out_offset = 0;
   slot->out_bytes = 0;
   if (size_bytes <= AC__INLINE_BYTES && message->buffer_count == 0) {
-    ac__envelope_write(NO_ARENA, slot->out, message);
+    ac__envelope_write(NULL, slot->out, message, NULL);
   } else if (size_bytes != SIZE_MAX &&
              ac__arena_take(&link->memory.arena, link->owner, size_bytes,
                             &offset) == AC_OK) {
-    ac__envelope_write(NO_ARENA, link->memory.arena.base + offset, message);
+    ac__envelope_write(NULL, link->memory.arena.base + offset, message, NULL);
   } else {
     slot->flags |= AC__FLAG_NOMEM;
     return;
@@ -215,8 +209,7 @@ static void run_task(ac_worker_link *link, ac__slot *slot) {
     await_end();
 }
 
-/* ---- The worker's life ------------------------------------------------------
- */
+/* ---- The worker's life --------------------------------------------------- */
 
 /* No worker can begin: leave the reason for the parent. */
 static void refuse(ac_worker_link *link, ac_bytes text) {
@@ -291,8 +284,9 @@ static void run_tasks(ac_worker_link *link) {
         return;
       continue;
     }
-    /* relaxed: tasks queued before the flag were seen by the claim, since the
-     * parent sets it last and wakes all */
+    /* acquire: pairs with the release of who closes the queue. Tasks queued
+     * before the flag were seen by the claim, since the parent sets it last and
+     * wakes all */
     if (atomic_load_explicit(&head->is_closing, memory_order_acquire) != 0 &&
         ac__queue_is_empty(&link->memory))
       return;

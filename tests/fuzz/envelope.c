@@ -31,10 +31,15 @@ static void write_anew(const ac__segment *arena, const ac_message *message) {
   ac_message again;
   ac_bytes *buffers = NULL;
   size_t buffers_room = 0;
-  size_t size = ac__envelope_bytes(arena, message);
-  if (size > sizeof room) /* buffers may overlap, and be many */
+  bool *stays = malloc(message->buffer_count + 1);
+  for (size_t i = 0; stays != NULL && i < message->buffer_count; i++)
+    stays[i] = is_in(&message->buffers[i], arena->base, arena->size_bytes);
+  size_t size = ac__envelope_bytes(message, stays);
+  if (size <= sizeof room) /* buffers may overlap, and be many */
+    ac__envelope_write(arena, room, message, stays);
+  free(stays);
+  if (size > sizeof room)
     return;
-  ac__envelope_write(arena, room, message);
   int is_read =
       ac__envelope_read(arena, room, size, &again, &buffers, &buffers_room);
   FUZZ_CHECK(is_read);

@@ -51,8 +51,7 @@ typedef struct board {
 static board *shared;
 static ac_pool *pool;
 
-/* ---- The worker ------------------------------------------------------------
- */
+/* ---- The worker ---------------------------------------------------------- */
 
 typedef enum order {
   ANSWER,
@@ -168,8 +167,7 @@ _Noreturn static void be_worker(const ac_worker_ops *ops) {
   stay();
 }
 
-/* ---- The pool --------------------------------------------------------------
- */
+/* ---- The pool ------------------------------------------------------------ */
 
 static bool setup(const ac_worker_ops *ops) {
   ac_pool_options options = {.workers = 1, .worker = ops, .is_paused = true};
@@ -289,8 +287,8 @@ static void run_what_is_left(void) {
     ac_message out = {.bytes = {&answer, sizeof answer}};
     slot->flags = 0;
     slot->out_offset = 0;
-    slot->out_bytes = ac__envelope_bytes(arena, &out);
-    ac__envelope_write(arena, slot->out, &out);
+    slot->out_bytes = ac__envelope_bytes(&out, NULL);
+    ac__envelope_write(NULL, slot->out, &out, NULL);
     free(buffers);
     CHECK(ac__slot_finish(&pool->memory, slot, 0));
   }
@@ -313,8 +311,7 @@ static void check_all_free(void) {
   CHECK_INT(use.taken_bytes, 0);
 }
 
-/* ---- The stepper -----------------------------------------------------------
- */
+/* ---- The stepper --------------------------------------------------------- */
 
 typedef struct scenario {
   const char *name;
