@@ -25,36 +25,12 @@ enum { WATCHDOG_S = 110 };
 
 /* ---- Refusing ------------------------------------------------------------ */
 
-void *__real_malloc(size_t size_bytes);
-void *__real_calloc(size_t count, size_t size_bytes);
-void *__real_aligned_alloc(size_t alignment, size_t size_bytes);
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
-                          void *(*run)(void *), void *arg);
-void *__wrap_malloc(size_t size_bytes);
-void *__wrap_calloc(size_t count, size_t size_bytes);
-void *__wrap_aligned_alloc(size_t alignment, size_t size_bytes);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
-                          void *(*run)(void *), void *arg);
-
 static _Atomic int64_t
     until_refusal; /* requests; 0 or less = none is refused */
 
 static bool refuses(void) { return atomic_fetch_sub(&until_refusal, 1) == 1; }
 
-void *__wrap_malloc(size_t size_bytes) {
-  return refuses() ? NULL : __real_malloc(size_bytes);
-}
-void *__wrap_calloc(size_t count, size_t size_bytes) {
-  return refuses() ? NULL : __real_calloc(count, size_bytes);
-}
-void *__wrap_aligned_alloc(size_t alignment, size_t size_bytes) {
-  return refuses() ? NULL : __real_aligned_alloc(alignment, size_bytes);
-}
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
-                          void *(*run)(void *), void *arg) {
-  return refuses() ? EAGAIN
-                   : __real_pthread_create(thread, attributes, run, arg);
-}
+#include "refusing.h"
 
 /* ---- The scene ----------------------------------------------------------- */
 

@@ -42,17 +42,6 @@ static int thread_count = 6;
 
 /* ---- Refusing ------------------------------------------------------------ */
 
-void *__real_malloc(size_t size_bytes);
-void *__real_calloc(size_t count, size_t size_bytes);
-void *__real_aligned_alloc(size_t alignment, size_t size_bytes);
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
-                          void *(*run)(void *), void *arg);
-void *__wrap_malloc(size_t size_bytes);
-void *__wrap_calloc(size_t count, size_t size_bytes);
-void *__wrap_aligned_alloc(size_t alignment, size_t size_bytes);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
-                          void *(*run)(void *), void *arg);
-
 static atomic_bool may_refuse;
 static _Atomic uint64_t refusals;
 
@@ -77,20 +66,7 @@ static bool refuses(void) {
   return true;
 }
 
-void *__wrap_malloc(size_t size_bytes) {
-  return refuses() ? NULL : __real_malloc(size_bytes);
-}
-void *__wrap_calloc(size_t count, size_t size_bytes) {
-  return refuses() ? NULL : __real_calloc(count, size_bytes);
-}
-void *__wrap_aligned_alloc(size_t alignment, size_t size_bytes) {
-  return refuses() ? NULL : __real_aligned_alloc(alignment, size_bytes);
-}
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
-                          void *(*run)(void *), void *arg) {
-  return refuses() ? EAGAIN
-                   : __real_pthread_create(thread, attributes, run, arg);
-}
+#include "refusing.h"
 
 /* ---- Operations ---------------------------------------------------------- */
 
