@@ -102,7 +102,9 @@ class ProcessWorkers(Workers):
         _tell_of_ledger()
         server = None if start_method == "fork" else _server(start_method)
         if server is None:
-            _flush()  # else the copy prints what waits here as well
+            from allcores._worker import flush
+
+            flush()  # else the copy prints what waits here as well
         self._pool = _procs.pool(
             count, server, _fork_worker, max_tasks_per_child or 0, lazy
         )
@@ -369,14 +371,6 @@ def _limit_ns(seconds):
             f"timeout takes seconds of 0 or more, or None; not {seconds!r}"
         )
     return 0 if seconds > 9e9 else max(1, int(seconds * 1e9))
-
-
-def _flush():
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass
 
 
 def _closed():

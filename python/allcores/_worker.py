@@ -110,7 +110,7 @@ def main(fds, number, *, is_copy=False):
             status = 0
         if not is_copy:
             _leave()
-        _flush()
+        flush()
     finally:
         os._exit(status)
 
@@ -142,11 +142,11 @@ class _Worker:
                 self.printed = Printed()
             if given["initializer"] is not None:
                 self.receiver.run_setup(given["initializer"], self.fds)
-            _flush()
+            flush()
         except BaseException:
             import traceback
 
-            _flush()
+            flush()
             text = traceback.format_exc()
             return text.encode("utf-8", "backslashreplace").decode()
 
@@ -154,7 +154,7 @@ class _Worker:
         answer = self.receiver.run(payload, buffers)
         if self.printed is not None:
             return self.printed.add_to(answer)
-        _flush()
+        flush()
         return answer
 
 
@@ -202,7 +202,7 @@ def _pattern(text, ignores_case):
     return re.compile(text[0], re.IGNORECASE if ignores_case else 0)
 
 
-def _flush():
+def flush():
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

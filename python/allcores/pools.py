@@ -526,29 +526,28 @@ def _checked_count(name, given):
         from allcores.budget import get_num_threads
 
         return get_num_threads()
-    allowed = "processes= an integer from 1 on, or None for one for each core"
-    try:
-        if isinstance(given, bool):
-            raise TypeError
-        count = index(given)
-    except TypeError:
-        raise TypeError(f"{name}() takes {allowed}, not {given!r}") from None
-    if count < 1:
-        raise ValueError(f"{name}() takes {allowed}, not {count}")
-    return count
+    return _checked(
+        f"{name}() takes processes= an integer from 1 on, or None for one "
+        "for each core",
+        given,
+    )
 
 
 def _checked_chunksize(given):
-    allowed = "chunksize= takes an integer from 1 on"
+    return _checked("chunksize= takes an integer from 1 on", given)
+
+
+def _checked(allowed, given):
+    """`given` as an integer from 1 on, or an exception that says what is allowed."""
     try:
         if isinstance(given, bool):
             raise TypeError
-        size = index(given)
+        number = index(given)
     except TypeError:
         raise TypeError(f"{allowed}, not {given!r}") from None
-    if size < 1:
-        raise ValueError(f"{allowed}, not {size}")
-    return size
+    if number < 1:
+        raise ValueError(f"{allowed}, not {number}")
+    return number
 
 
 def _start_method(name, context):

@@ -289,8 +289,7 @@ static PyObject *core_limit_hold(PyObject *module, PyObject *arg) {
   return (PyObject *)self;
 }
 
-/* ---- Buffers become arrays ------------------------------------------------
- */
+/* ---- Buffers become arrays ----------------------------------------------- */
 
 /* True if longer than one byte and in the order that this machine has not. */
 static int is_swapped(const Py_buffer *view) {
@@ -411,8 +410,7 @@ static int array_init(PyObject *x, const Py_buffer *view, int64_t *shape,
   return 0;
 }
 
-/* ---- sum ------------------------------------------------------------------
- */
+/* ---- sum ----------------------------------------------------------------- */
 
 /* A sum that watches for signals; lives on its caller's stack. */
 typedef struct watch {
@@ -580,8 +578,7 @@ PyDoc_STRVAR(
     ">>> ac.sum(array.array(\"d\", [0.5, 1.5, 2.0]))\n"
     "4.0\n");
 
-/* ---- The module -----------------------------------------------------------
- */
+/* ---- The module ---------------------------------------------------------- */
 
 static PyMethodDef core_methods[] = {
     {"sum", core_sum, METH_O, sum_doc},

@@ -400,33 +400,7 @@ static PyObject *pool_store(PyObject *self, PyObject *arg) {
   return st == AC_OK ? PyLong_FromUnsignedLongLong(key) : raise_status(st);
 }
 
-/* A message whose buffers are small, as bytes and bytearrays of its own: a run
- * of the arena would take more. */
-static int copy_message(const ac_message *message, PyObject **ret_payload,
-                        PyObject **ret_buffers) {
-  PyObject *payload = PyBytes_FromStringAndSize(
-      message->bytes.data, (Py_ssize_t)message->bytes.size_bytes);
-  PyObject *buffers = PyTuple_New((Py_ssize_t)message->buffer_count);
-  for (size_t i = 0; buffers != NULL && i < message->buffer_count; i++) {
-    PyObject *copy = PyByteArray_FromStringAndSize(
-        message->buffers[i].data, (Py_ssize_t)message->buffers[i].size_bytes);
-    PyObject *view = copy == NULL ? NULL : PyMemoryView_FromObject(copy);
-    Py_XDECREF(copy);
-    if (view == NULL)
-      Py_CLEAR(buffers);
-    else
-      PyTuple_SET_ITEM(buffers, (Py_ssize_t)i, view);
-  }
-  if (payload == NULL || buffers == NULL) {
-    Py_XDECREF(payload);
-    Py_XDECREF(buffers);
-    return -1;
-  }
-  *ret_payload = payload;
-  *ret_buffers = buffers;
-  return 0;
-}
-
+/* A run of the arena would take more than the message does. */
 static bool is_small(const ac_message *message) {
   enum { COPIED_BYTES = 131072 };
   size_t total = 0;
@@ -443,7 +417,8 @@ static void take_message(PyObject *self, ac_pool_result *result,
   block *block = NULL;
   int made = -1;
   if (is_small(&result->message)) {
-    made = copy_message(&result->message, ret_payload, ret_buffers);
+    made = procs_message_new(state, NULL, &result->message, 0, ret_payload,
+                             ret_buffers);
   } else if ((block = procs_block_new(state)) != NULL) {
     Py_INCREF(self);
     block->pool = self;

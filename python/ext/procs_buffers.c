@@ -89,7 +89,14 @@ block *procs_block_new(procs_state *state) {
   return made;
 }
 
-/* A message as (bytes, [part, …]). Small ones without buffers are copied. */
+static PyObject *copy_bytes(const ac_bytes *bytes) {
+  PyObject *copy =
+      PyByteArray_FromStringAndSize(bytes->data, (Py_ssize_t)bytes->size_bytes);
+  PyObject *view = copy == NULL ? NULL : PyMemoryView_FromObject(copy);
+  Py_XDECREF(copy);
+  return view;
+}
+
 int procs_message_new(procs_state *state, PyObject *block,
                       const ac_message *message, int is_readonly,
                       PyObject **ret_payload, PyObject **ret_buffers) {
@@ -100,8 +107,10 @@ int procs_message_new(procs_state *state, PyObject *block,
           : procs_part_new(state, block, &message->bytes, 1);
   PyObject *buffers = PyTuple_New((Py_ssize_t)message->buffer_count);
   for (size_t i = 0; buffers != NULL && i < message->buffer_count; i++) {
-    PyObject *item =
-        procs_part_new(state, block, &message->buffers[i], is_readonly);
+    const ac_bytes *buffer = &message->buffers[i];
+    PyObject *item = block == NULL
+                         ? copy_bytes(buffer)
+                         : procs_part_new(state, block, buffer, is_readonly);
     if (item == NULL)
       Py_CLEAR(buffers);
     else

@@ -65,7 +65,7 @@ PyObject *procs_part_new(procs_state *state, PyObject *block,
                          const ac_bytes *bytes, int is_readonly);
 
 /* A message as (payload, (view, …)); -1 with an exception set. With `block`
- * NULL its bytes are copied, and it may have no buffers. */
+ * NULL all of it is copied. */
 int procs_message_new(procs_state *state, PyObject *block,
                       const ac_message *message, int is_readonly,
                       PyObject **ret_payload, PyObject **ret_buffers);
