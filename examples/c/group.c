@@ -65,8 +65,7 @@ static void show_count(int64_t numbers) {
   printf("primes below %lld: %lld\n", (long long)numbers, (long long)primes);
 }
 
-/* ---- A search that stops --------------------------------------------------
- */
+/* ---- A search that stops ------------------------------------------------- */
 
 typedef struct search {
   ac_group *group;
@@ -96,8 +95,7 @@ static void show_search(void) {
          (long long)s.found, ac_status_name(status));
 }
 
-/* ---- A deadline ------------------------------------------------------------
- */
+/* ---- A deadline ---------------------------------------------------------- */
 
 /* A task that gives up says so by its status. */
 static ac_status work_for_ever(void *ctx) {

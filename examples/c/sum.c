@@ -34,8 +34,7 @@ static ac_status fill(ac_range range, void *ctx) {
   return AC_OK;
 }
 
-/* ---- The sum --------------------------------------------------------------
- */
+/* ---- The sum ------------------------------------------------------------- */
 
 static double sum_range(const double *x, int64_t begin, int64_t end) {
   double lane[LANES] = {0};
@@ -189,8 +188,7 @@ static void survey_openmp(void *ctx) {
 #define survey_openmp NULL
 #endif
 
-/* ---- The program ------------------------------------------------------------
- */
+/* ---- The program --------------------------------------------------------- */
 
 static int is_near(double a, double b) {
   return fabs(a - b) <= 1e-9 * (1 + fabs(b));

@@ -93,8 +93,7 @@ static bool claim_at_last(ac__token *token) {
   return false;
 }
 
-/* ---- exec -----------------------------------------------------------------
- */
+/* ---- exec ---------------------------------------------------------------- */
 
 TEST("a program started by exec joins the ledger that is named") {
   char text[64];
@@ -130,8 +129,7 @@ TEST("a chain of programs holds when its first one has ended") {
   }
 }
 
-/* ---- fork -----------------------------------------------------------------
- */
+/* ---- fork ---------------------------------------------------------------- */
 
 static void use_copied_token(void *arg) {
   ac__token copy = *(ac__token *)arg;

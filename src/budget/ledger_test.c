@@ -63,8 +63,7 @@ static void put_off_looks(void) {
   atomic_store(&memory.look_due_ns, ac__clock_ns() + UINT64_C(9000000000));
 }
 
-/* ---- Claims and debts -----------------------------------------------------
- */
+/* ---- Claims and debts ---------------------------------------------------- */
 
 TEST("claims take the lowest free slots, and releases give them back") {
   use_ledger(2);
@@ -200,8 +199,7 @@ TEST("a claim in vain leaves a note for spinners") {
   CHECK(!ac__ledger_is_wanted(now_ns + 2 * AC__LOOK_NS));
 }
 
-/* ---- The dead and the sleeping --------------------------------------------
- */
+/* ---- The dead and the sleeping ------------------------------------------- */
 
 TEST("the entries of the dead are free after a look") {
   use_ledger(SLOTS);
@@ -350,8 +348,7 @@ TEST("a thread that runs never lends") {
   ac__token_release(&token);
 }
 
-/* ---- Many threads ---------------------------------------------------------
- */
+/* ---- Many threads -------------------------------------------------------- */
 
 static atomic_int running, most_running, claims_made;
 
@@ -412,8 +409,7 @@ TEST("threads that enter, renew and leave at once leave an empty ledger") {
   CHECK_INT(ac__debts_mark(&family), 0);
 }
 
-/* ---- Memory that others wrote ---------------------------------------------
- */
+/* ---- Memory that others wrote -------------------------------------------- */
 
 TEST("sizes and times written by a mad process are bounded") {
   use_ledger(2);

@@ -96,8 +96,7 @@ static bool is_above(const char *root) {
   return *root == '\0';
 }
 
-/* ---- What is where --------------------------------------------------------
- */
+/* ---- What is where ------------------------------------------------------- */
 
 /* A line is hierarchy:controllers:path; a path may hold colons. */
 static void take_own_path(char *line, own_paths *paths) {
@@ -178,8 +177,7 @@ static const char *below(const mount *at, const char *path) {
   return is_above(at->root) && !has_parent_step(path) ? "" : NULL;
 }
 
-/* ---- Quotas ---------------------------------------------------------------
- */
+/* ---- Quotas -------------------------------------------------------------- */
 
 static bool parse_positive(const char *text, const char **ret_end,
                            double *ret_value) {

@@ -26,8 +26,7 @@
 
 enum { LIST_BYTES = 16384, CACHES_MAX = 16 };
 
-/* ---- Reading --------------------------------------------------------------
- */
+/* ---- Reading ------------------------------------------------------------- */
 
 __attribute__((format(printf, 4, 5))) static bool
 read_text(const char *root, char *text, size_t size_bytes, const char *format,
@@ -82,8 +81,7 @@ static bool parse_list(const char *text, ac__cpu_set *ret_set) {
   return true;
 }
 
-/* ---- Processors -----------------------------------------------------------
- */
+/* ---- Processors ---------------------------------------------------------- */
 
 static bool read_online(const char *root, ac__cpu_set *ret_set) {
   char text[LIST_BYTES];
@@ -146,8 +144,7 @@ static void read_processors(const char *root, ac__cpu_set *ret_online,
   *ret_allowed = ac__cpu_set_count(&both) > 0 ? both : allowed;
 }
 
-/* ---- Cores, packages, nodes, caches ---------------------------------------
- */
+/* ---- Cores, packages, nodes, caches -------------------------------------- */
 
 /* The processors that share a core or package with `cpu`, by one of two names:
  * the newer, and the one that kernels before 5.3 have. */
@@ -245,8 +242,7 @@ static void read_caches(const char *root, int cpu, ac_topology *topology) {
   }
 }
 
-/* ---- All of it ------------------------------------------------------------
- */
+/* ---- All of it ----------------------------------------------------------- */
 
 /* Whole processors, rounded up, since half a processor still needs a thread. */
 static int granted_cores(int affinity, double quota) {

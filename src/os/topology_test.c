@@ -20,8 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- Recorded trees -------------------------------------------------------
- */
+/* ---- Recorded trees ------------------------------------------------------ */
 
 typedef struct field {
   const char *name;
@@ -108,8 +107,7 @@ TEST("every recorded tree is read as it says") {
   CHECK(count >= TREES_MIN);
 }
 
-/* ---- Lines ----------------------------------------------------------------
- */
+/* ---- Lines --------------------------------------------------------------- */
 
 TEST("lines longer than the buffer are left out, the others are read") {
   enum { LONG = 100000 };
@@ -135,8 +133,7 @@ TEST("lines longer than the buffer are left out, the others are read") {
   unlink(name);
 }
 
-/* ---- This machine ---------------------------------------------------------
- */
+/* ---- This machine -------------------------------------------------------- */
 
 TEST("this machine's counts fit together") {
   ac_topology t;

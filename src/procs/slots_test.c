@@ -17,8 +17,7 @@
 
 enum { PATIENCE_S = 100, CORES_MANY = 1000, WORKERS_MOST = 64 };
 
-/* ---- One thread ------------------------------------------------------------
- */
+/* ---- One thread ---------------------------------------------------------- */
 
 static ac__pool_memory memory_new(int workers, uint32_t slots) {
   ac__pool_memory memory;
@@ -108,8 +107,7 @@ TEST("a queue full of old entries refuses until its head can move") {
   ac__pool_memory_close(&memory);
 }
 
-/* ---- Workers ---------------------------------------------------------------
- */
+/* ---- Workers ------------------------------------------------------------- */
 
 /* How a worker dies. */
 typedef enum death {
@@ -227,8 +225,7 @@ static void workers_end(world *w, worker *workers) {
   (void)alarm(0);
 }
 
-/* ---- The parent ------------------------------------------------------------
- */
+/* ---- The parent ---------------------------------------------------------- */
 
 typedef enum place { NOWHERE, IN_SLOT, DONE, CANCELLED, DIED } place;
 

@@ -37,8 +37,7 @@ static size_t bytes_of(uint32_t count) {
   return (size_t)count * AC__PAGE_BYTES;
 }
 
-/* ---- Random numbers (splitmix64) ------------------------------------------
- */
+/* ---- Random numbers (splitmix64) ----------------------------------------- */
 
 static uint64_t random_next(uint64_t *state) {
   uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
@@ -51,8 +50,7 @@ static uint32_t random_below(uint64_t *state, uint32_t bound) {
   return (uint32_t)(random_next(state) % bound);
 }
 
-/* ---- A child --------------------------------------------------------------
- */
+/* ---- A child ------------------------------------------------------------- */
 
 typedef struct run {
   uint64_t offset;
@@ -95,8 +93,7 @@ _Noreturn static void child(uint32_t owner, uint64_t seed) {
   }
 }
 
-/* ---- The parent -----------------------------------------------------------
- */
+/* ---- The parent ---------------------------------------------------------- */
 
 static int64_t pages_committed(void) {
   struct stat st;
@@ -204,8 +201,7 @@ TEST("children killed at random leave every page free, and nothing is kept") {
   kill_many(100, 0);
 }
 
-/* ---- Handing over ---------------------------------------------------------
- */
+/* ---- Handing over -------------------------------------------------------- */
 
 TEST("what a child wrote and passed to its parent outlives it") {
   int status = -1;

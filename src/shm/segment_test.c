@@ -136,8 +136,7 @@ TEST("committing under a limit on the size of files ends without a signal") {
   in_child(commit_under_limit);
 }
 
-/* ---- How much memory there is --------------------------------------------
- */
+/* ---- How much memory there is -------------------------------------------- */
 
 /* A tree of files that stands for /proc and /sys. */
 static char tree[] = "/tmp/allcores-segment-test-XXXXXX";

@@ -31,8 +31,7 @@ static ac__ledger joined, made;
 static char text[TEXT_MAX];
 static unsigned flags;
 
-/* ---- What the library asks the system -------------------------------------
- */
+/* ---- What the library asks the system ------------------------------------ */
 
 static char *fuzz_getenv(const char *name) {
   return strcmp(name, "ALLCORES_LEDGER") == 0 && *text != '\0' ? text : NULL;
@@ -78,8 +77,7 @@ bool ac__thread_stat_read(int32_t tid, ac__thread_stat *ret_stat) {
 
 int32_t ac__process_id(void) { return 77; }
 
-/* ---- Taking an input apart ------------------------------------------------
- */
+/* ---- Taking an input apart ----------------------------------------------- */
 
 typedef struct input {
   const uint8_t *at;
@@ -133,8 +131,7 @@ static void put_right(void) {
   joined.id = id;
 }
 
-/* ---- Steps ----------------------------------------------------------------
- */
+/* ---- Steps --------------------------------------------------------------- */
 
 static void check_token(const ac__family *family, const ac__token *token) {
   FUZZ_CHECK(token->slot >= 0 && token->slot <= AC__LEDGER_ENTRIES);

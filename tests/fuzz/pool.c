@@ -27,8 +27,7 @@ static uint8_t *control;
 static size_t control_bytes;
 static unsigned flags;
 
-/* ---- What the library asks of shared memory -------------------------------
- */
+/* ---- What the library asks of shared memory ------------------------------ */
 
 static ac_status fuzz_segment_open(int fd, ac__segment *ret_segment) {
   static uint8_t arena[64];
@@ -55,8 +54,7 @@ static ac_status fuzz_arena_check(const ac__segment *segment) {
 #define ac__arena_check   fuzz_arena_check
 #include "procs/slots.c"
 
-/* ---- Taking an input apart ------------------------------------------------
- */
+/* ---- Taking an input apart ----------------------------------------------- */
 
 /* Lay the input where the memory is; false for want of memory. */
 static bool lay(const uint8_t *data, size_t size) {
@@ -83,8 +81,7 @@ static bool lay(const uint8_t *data, size_t size) {
   return true;
 }
 
-/* ---- Steps ----------------------------------------------------------------
- */
+/* ---- Steps --------------------------------------------------------------- */
 
 typedef struct player {
   ac__pool_memory memory;

@@ -34,8 +34,7 @@ static slice handles[HANDLES_MAX]; /* what is left to read; at NULL = closed */
 static int file_count;
 static size_t piece_bytes;
 
-/* ---- Files of the input ---------------------------------------------------
- */
+/* ---- Files of the input -------------------------------------------------- */
 
 static const char root[] = "/fuzz"; /* of the tree; see ac__topology_read_at */
 
@@ -79,8 +78,7 @@ static int fuzz_close(int fd) {
 #undef read
 #undef close
 
-/* ---- Taking an input apart ------------------------------------------------
- */
+/* ---- Taking an input apart ----------------------------------------------- */
 
 static slice take_line(slice *rest) {
   const uint8_t *end = memchr(rest->at, '\n', rest->size);
@@ -116,8 +114,7 @@ static void take_files(slice rest) {
   }
 }
 
-/* ---- The fuzzer -----------------------------------------------------------
- */
+/* ---- The fuzzer ---------------------------------------------------------- */
 
 static void check_topology(const ac_topology *t) {
   FUZZ_CHECK(t->online >= 1 && t->affinity >= 1);

@@ -45,8 +45,7 @@ typedef struct board {
 static board *names;
 static const ac__family *family;
 
-/* ---- Random numbers (splitmix64) ------------------------------------------
- */
+/* ---- Random numbers (splitmix64) ----------------------------------------- */
 
 static uint64_t random_next(uint64_t *state) {
   uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
@@ -70,8 +69,7 @@ static void sleep_us(int us) {
   (void)nanosleep(&time, NULL);
 }
 
-/* ---- A process ------------------------------------------------------------
- */
+/* ---- A process ----------------------------------------------------------- */
 
 enum { PARKED, RUNNING };
 
@@ -184,8 +182,7 @@ _Noreturn static void process(void) {
   }
 }
 
-/* ---- The sampler ----------------------------------------------------------
- */
+/* ---- The sampler --------------------------------------------------------- */
 
 typedef struct samples {
   int count, torn, over, most_excess, kills, most_running;
@@ -264,8 +261,7 @@ static void run(int seconds, uint64_t state, samples *all) {
     ;
 }
 
-/* ---- The test -------------------------------------------------------------
- */
+/* ---- The test ------------------------------------------------------------ */
 
 static int argument(int i, int otherwise) {
   return check_argc > i ? atoi(check_argv[i]) : otherwise;

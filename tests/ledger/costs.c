@@ -22,8 +22,7 @@ static void use_ledger(int slots) {
   atomic_store(&ac__family_joined, &family);
 }
 
-/* ---- The fast path ---------------------------------------------------------
- */
+/* ---- The fast path ------------------------------------------------------- */
 
 static void claim_release(ac__token *token, uint64_t word) {
   CHECK(ac__token_claim(token, word));
@@ -72,8 +71,7 @@ TEST("a claim and a release of a free core need no file of the system") {
   CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
 }
 
-/* ---- With every core taken -------------------------------------------------
- */
+/* ---- With every core taken ----------------------------------------------- */
 
 static double vain_ns(void) {
   ac__token token = {0};

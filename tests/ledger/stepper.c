@@ -58,8 +58,7 @@ static int entries_used(uint64_t word) {
   return used;
 }
 
-/* ---- What the child does --------------------------------------------------
- */
+/* ---- What the child does ------------------------------------------------- */
 
 typedef struct operation {
   bool is_full; /* this process holds the only slot */
@@ -108,8 +107,7 @@ _Noreturn static void child(const operation *op) {
     pause();
 }
 
-/* ---- The stepper ----------------------------------------------------------
- */
+/* ---- The stepper --------------------------------------------------------- */
 
 static uint64_t word_of_stopped(pid_t pid) {
   ac__thread_stat stat = {0};
@@ -230,8 +228,7 @@ TEST("killed while it gives up what it had lent, a process leaves nothing") {
            &(operation){.most = 2, .run = enter_lend_leave});
 }
 
-/* ---- Lending --------------------------------------------------------------
- */
+/* ---- Lending ------------------------------------------------------------- */
 
 static int entries_of(uint64_t word) {
   int count = 0;

@@ -43,8 +43,7 @@ static uint64_t threads_started(void) {
   return counters.threads_started;
 }
 
-/* ---- What a team can do ---------------------------------------------------
- */
+/* ---- What a team can do -------------------------------------------------- */
 
 /* Written by bodies without atomics: on one thread no two run at a time. */
 static uint8_t calls[COUNT];
@@ -160,8 +159,7 @@ static void check_strands(void) {
   CHECK_INT(call.value, 6765);
 }
 
-/* ---- Threads asked for by number ------------------------------------------
- */
+/* ---- Threads asked for by number ----------------------------------------- */
 
 /* Returns once all `width` bodies are here. */
 static ac_status meet(ac_range range, void *arrived) {
@@ -190,8 +188,7 @@ static void check_by_number(void) {
   ac_team_destroy(team);
 }
 
-/* ---- In the child ---------------------------------------------------------
- */
+/* ---- In the child -------------------------------------------------------- */
 
 static void check_all_alone(void) {
   check_loops();
@@ -243,8 +240,7 @@ static bool run_child(bool (*get_one)(const char *how), const char *how,
   return true;
 }
 
-/* ---- Affinity -------------------------------------------------------------
- */
+/* ---- Affinity ------------------------------------------------------------ */
 
 static bool keep_to_one_processor(const char *how) {
   cpu_set_t one;
@@ -264,8 +260,7 @@ TEST("with an affinity mask of one processor the team is one thread") {
     SKIP("the affinity mask cannot be set");
 }
 
-/* ---- Quota ----------------------------------------------------------------
- */
+/* ---- Quota --------------------------------------------------------------- */
 
 static bool write_text(const char *folder, const char *name, const char *text) {
   char path[PATH_MAX + 64];

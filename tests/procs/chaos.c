@@ -38,8 +38,7 @@ enum {
 static const uint64_t PATIENCE_NS = UINT64_C(30000000000);
 static const uint64_t MS = 1000000;
 
-/* ---- Random numbers (splitmix64) ------------------------------------------
- */
+/* ---- Random numbers (splitmix64) ----------------------------------------- */
 
 static uint64_t random_next(uint64_t *state) {
   uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
@@ -57,8 +56,7 @@ static void sleep_us(int us) {
   (void)nanosleep(&time, NULL);
 }
 
-/* ---- Workers --------------------------------------------------------------
- */
+/* ---- Workers ------------------------------------------------------------- */
 
 typedef enum kind { ECHO, LARGE, HOLD, SLEEP, HANG, EXIT, ABORT, KINDS } kind;
 
@@ -122,8 +120,7 @@ static void be_worker(const int *fds, int fd_count, int number, void *ctx) {
   _exit(ac_worker_serve(fds, number, &worker) == AC_OK ? 0 : 1);
 }
 
-/* ---- A pool and its tasks -------------------------------------------------
- */
+/* ---- A pool and its tasks ------------------------------------------------ */
 
 typedef struct record {
   uint64_t key; /* 0 = none */
@@ -191,8 +188,7 @@ static void submit(site *s, uint64_t *random) {
   (void)pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- What may come of a task ----------------------------------------------
- */
+/* ---- What may come of a task --------------------------------------------- */
 
 static void check_done(const record *r, const ac_pool_result *result) {
   job got = {0, 0};
@@ -298,8 +294,7 @@ static bool check_patience(site *s) {
   return CHECK(is_well);
 }
 
-/* ---- Clients --------------------------------------------------------------
- */
+/* ---- Clients ------------------------------------------------------------- */
 
 static void *client(void *arg) {
   site *s = arg;
@@ -329,8 +324,7 @@ static bool drain(site *s) {
   return true;
 }
 
-/* ---- Processes ------------------------------------------------------------
- */
+/* ---- Processes ----------------------------------------------------------- */
 
 /* The parent of a process; 0 = there is no such process, -1 = a zombie. */
 static pid_t parent_of(pid_t pid) {
@@ -394,8 +388,7 @@ static void *monkey(void *arg) {
   return NULL;
 }
 
-/* ---- Managers -------------------------------------------------------------
- */
+/* ---- Managers ------------------------------------------------------------ */
 
 static const char *const program[] = {"/proc/self/exe", "--forkserver", NULL};
 
@@ -476,8 +469,7 @@ static void *manager(void *arg) {
   return NULL;
 }
 
-/* ---- The test -------------------------------------------------------------
- */
+/* ---- The test ------------------------------------------------------------ */
 
 /* Entries of a folder whose name is a number and for which `counts` holds. */
 static int count_numbers(const char *folder, bool (*counts)(int number)) {

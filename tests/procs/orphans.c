@@ -23,8 +23,7 @@ static const uint64_t PATIENCE_NS = UINT64_C(60000000000);
 /* Shared with the workers: how many have begun what they do. */
 static _Atomic int *begun;
 
-/* ---- Workers --------------------------------------------------------------
- */
+/* ---- Workers ------------------------------------------------------------- */
 
 typedef enum deed { SLEEP, COMPUTE, DEAF, IDLE } deed;
 
@@ -52,8 +51,7 @@ static void be_worker(const int *fds, int fd_count, int number, void *ctx) {
   _exit(ac_worker_serve(fds, number, &worker) == AC_OK ? 0 : 1);
 }
 
-/* ---- The process with pools -----------------------------------------------
- */
+/* ---- The process with pools ---------------------------------------------- */
 
 static ac_pool *pool_new(bool is_program) {
   static const char *const program[] = {"/proc/self/exe", "--forkserver", NULL};
@@ -91,8 +89,7 @@ _Noreturn static void have_pools(bool ends_itself) {
     (void)pause();
 }
 
-/* ---- The tests ------------------------------------------------------------
- */
+/* ---- The tests ----------------------------------------------------------- */
 
 /* Wait for the ends of all processes; @return how many there were. */
 static int await_all(void) {

@@ -58,8 +58,7 @@ static bool setup(void) {
   return true;
 }
 
-/* ---- What the child does --------------------------------------------------
- */
+/* ---- What the child does ------------------------------------------------- */
 
 typedef struct operation {
   uint32_t count; /* pages that it takes */
@@ -106,8 +105,7 @@ _Noreturn static void child(const operation *op) {
     pause();
 }
 
-/* ---- What must hold -------------------------------------------------------
- */
+/* ---- What must hold ------------------------------------------------------ */
 
 static int64_t pages_committed(void) {
   struct stat st;
@@ -158,8 +156,7 @@ static void check_all_can_be_taken(void) {
   ac__arena_give(&segment, PARENT, offset, size_bytes);
 }
 
-/* ---- The stepper ----------------------------------------------------------
- */
+/* ---- The stepper --------------------------------------------------------- */
 
 /* A sum that tells states of the arena apart. */
 static uint64_t state_now(void) {
